@@ -1,0 +1,68 @@
+"""The error tree: what can go wrong, and with which exit code the command line ends.
+
+::
+
+    GrevyError
+      DataError(ValueError)            recording, label or file is not what was promised     2
+      ConfigError(ValueError)          a setting is outside its allowed values               2
+      FormatError(OSError)             a saved model cannot be read                          2
+      UnsafeFileError(OSError)         a file points outside itself or asks to run code      2
+      LimitError(MemoryError)          more memory needed than there is or was allowed       2
+      MissingExtraError(ImportError)   an optional dependency is absent; names the extra     2
+      DivergedError(ArithmeticError)   training produced a non-finite loss                   3
+      LockedError(OSError)             another process holds the output folder               3
+      NetworkError(OSError)            DANDI cannot be reached or answered wrongly           4
+
+Every message is one sentence of the same form: what must hold, what was found (where: file, object
+path, sample), and what to do.
+"""
+
+from __future__ import annotations
+
+
+class GrevyError(Exception):
+    """The parent of every error that grevy raises on purpose."""
+
+    exit_code: int = 2
+
+
+class DataError(GrevyError, ValueError):
+    """A recording, label or file is not what was promised."""
+
+
+class ConfigError(GrevyError, ValueError):
+    """A setting is outside its allowed values."""
+
+
+class FormatError(GrevyError, OSError):
+    """A saved model or run cannot be read."""
+
+
+class UnsafeFileError(GrevyError, OSError):
+    """A file points outside itself or asks to run code."""
+
+
+class LimitError(GrevyError, MemoryError):
+    """More memory is needed than there is, or than was allowed."""
+
+
+class MissingExtraError(GrevyError, ImportError):
+    """An optional dependency is absent; the message names the extra to install."""
+
+
+class DivergedError(GrevyError, ArithmeticError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 3
+
+
+class LockedError(GrevyError, OSError):
+    """Another process holds the output folder."""
+
+    exit_code = 3
+
+
+class NetworkError(GrevyError, OSError):
+    """DANDI cannot be reached, or answered wrongly."""
+
+    exit_code = 4

@@ -1,0 +1,213 @@
+"""What a run found: plain rows that report, tables and programs read. Computes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Candidate",
+    "Confusion",
+    "Difference",
+    "EmbeddingArrays",
+    "History",
+    "LabelTrace",
+    "Presentation",
+    "Results",
+    "Score",
+    "SessionSummary",
+    "StimulusSummary",
+]
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """The recording as it was used."""
+
+    name: str
+    file: str
+    source: str
+    n_samples: int
+    n_channels: int
+    n_epochs: int
+    rate_hz: float
+    start_s: float
+    stop_s: float
+    activity_unit: str
+    notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StimulusSummary:
+    """One stimulus of the session and whether its frames can be decoded."""
+
+    name: str
+    n_frames: int
+    n_repeats: int
+    n_samples: int
+    duration_s: float
+    reason: str = ""
+    """Why frames are not decoded; empty where they are."""
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """One presentation of one stimulus, for the timeline."""
+
+    stimulus: str
+    repeat: int
+    start_s: float
+    stop_s: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration of the grid and how it did on the data set aside for choosing."""
+
+    settings: dict[str, float | int | str]
+    score: float
+    """Mean decoding error on the choosing folds, in units of chance (lower is better)."""
+    score_sd: float
+    bits: float
+    """Held-out bits above chance; comparable only between candidates of the same `task`."""
+    task: str
+    chosen: bool
+    final_loss: float
+
+
+@dataclass(frozen=True)
+class History:
+    """Training of the final model: one entry a recorded step."""
+
+    step: tuple[int, ...]
+    total: tuple[float, ...]
+    positive: tuple[float, ...]
+    negative: tuple[float, ...]
+    bits: tuple[float, ...]
+    temperature: tuple[float, ...]
+    chance: float
+    """The loss of a model that knows nothing: log of the number of negatives."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of the decoding table.
+
+    `target` is "frame", "stimulus" or a label's name; `stimulus` is empty where the row is not
+    about one stimulus; `method` is "embedding", "raw kNN", "PCA kNN" or "constant"; `low` and
+    `high` bound the 95 % interval over repeats (or blocks), NaN where there are too few of them.
+    """
+
+    target: str
+    stimulus: str
+    method: str
+    metric: str
+    value: float
+    chance: float
+    n_repeats: int
+    low: float = float("nan")
+    high: float = float("nan")
+    unit: str = ""
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Embedding against a baseline on the same folds, repeat by repeat.
+
+    `value` is embedding minus baseline in the metric's own unit; `better` says which way the
+    interval points: "embedding", "baseline" or "undecided" (the interval holds zero).
+    """
+
+    target: str
+    stimulus: str
+    metric: str
+    baseline: str
+    value: float
+    low: float
+    high: float
+    n_repeats: int
+    better: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Which stimulus was on the screen (rows) and which was said (columns), in samples."""
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    method: str
+
+
+@dataclass(frozen=True)
+class LabelTrace:
+    """True and decoded label over time, at most a few thousand samples, for a figure."""
+
+    name: str
+    unit: str
+    period: float | None
+    times_s: tuple[float, ...]
+    true: tuple[float, ...]
+    decoded: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the report says; `arrays` of the embedding stand beside it in embedding.npz."""
+
+    title: str
+    session: SessionSummary
+    stimuli: tuple[StimulusSummary, ...]
+    presentations: tuple[Presentation, ...]
+    candidates: tuple[Candidate, ...]
+    history: History
+    scores: tuple[Score, ...]
+    differences: tuple[Difference, ...]
+    confusions: tuple[Confusion, ...]
+    traces: tuple[LabelTrace, ...]
+    headline: tuple[str, ...]
+    """The findings in words, most important first; one sentence each."""
+    methods: tuple[str, ...]
+    """The methods text, one paragraph each, with the run's own numbers."""
+    warnings: tuple[str, ...]
+    settings: dict[str, str]
+    """Every resolved setting, as printed in the report."""
+    versions: dict[str, str]
+    command: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingArrays:
+    """The final model's embedding of the whole session, row by row.
+
+    Attributes
+    ----------
+    values : array of float32, shape (n, D)
+    samples : array of int64, shape (n,)
+        Sample number in the recording.
+    times_s : array of float64, shape (n,)
+    padded : array of bool, shape (n,)
+        Rows whose window was completed by edge replication.
+    index, frame, repeat : arrays of int32, shape (n,)
+        As in `StimulusTrack`; all -1 where the recording has no stimulus.
+    names : tuple of str
+        Stimulus names, pointed to by `index`.
+    labels : dict of str to array, shape (n,) or (n, d)
+        Label values, NaN where unknown.
+    """
+
+    values: NDArray[np.float32]
+    samples: NDArray[np.int64]
+    times_s: NDArray[np.float64]
+    padded: NDArray[np.bool_]
+    index: NDArray[np.int32]
+    frame: NDArray[np.int32]
+    repeat: NDArray[np.int32]
+    names: tuple[str, ...]
+    labels: dict[str, NDArray[np.float64]]

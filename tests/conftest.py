@@ -1,0 +1,27 @@
+"""Shared by all tests: one torch thread, and where the real recordings are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real recordings, from GREVY_DATA; the test is skipped where it is absent."""
+    where = os.environ.get("GREVY_DATA", "")
+    if not where or not Path(where).is_dir():
+        pytest.skip("GREVY_DATA names no folder of real recordings: not run")
+    return Path(where)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
