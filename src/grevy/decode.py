@@ -1,0 +1,264 @@
+"""Decoding by nearest neighbours: one similarity pass serves every number of neighbours.
+
+`k` and the metric are chosen inside the training data, each sample judged by neighbours from other
+repeats only, so that a decoder never sees its own repeat and the choice never sees a test repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import DataError
+from .model import choose_device
+
+__all__ = [
+    "KNN",
+    "METRICS",
+    "Target",
+    "circular_distance",
+    "error",
+    "neighbours",
+    "predict",
+    "predictions",
+    "tune",
+]
+
+Metric = Literal["cosine", "euclidean"]
+METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
+_KS = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100)
+_PAIRS_AT_ONCE = 2**25  # similarities held at once: 128 MB in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is decoded.
+
+    Attributes
+    ----------
+    values : array, shape (n, d)
+        float64 for a quantity, int64 of shape (n, 1) for a class in 0 ... `n_classes` - 1.
+    periods : array of float64, shape (d,)
+        Length of the circle of each column, 0 where it is not circular.
+    n_classes : int
+        0 for a quantity.
+    """
+
+    values: NDArray[np.float64] | NDArray[np.int64]
+    periods: NDArray[np.float64]
+    n_classes: int = 0
+
+
+@dataclass(frozen=True)
+class KNN:
+    """A decoder's two settings."""
+
+    k: int
+    metric: Metric
+
+
+def circular_distance(
+    a: NDArray[np.float64], b: NDArray[np.float64], period: float
+) -> NDArray[np.float64]:
+    """Shortest way round a circle, in its unit.
+
+    Examples
+    --------
+    >>> float(circular_distance(np.array(350.0), np.array(10.0), 360.0))
+    20.0
+    """
+    gap = np.mod(a - b, period)
+    return np.asarray(np.minimum(gap, period - gap))
+
+
+def error(
+    target: Target, rows: NDArray[np.int64], predicted: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distance between truth and prediction, shape (n,): Euclidean over columns, circular where so.
+
+    For classes 0 where right and 1 where wrong.
+    """
+    truth = np.asarray(target.values[rows], dtype=np.float64)
+    if target.n_classes:
+        return np.asarray((truth[:, 0] != predicted[:, 0]).astype(np.float64))
+    gaps = [
+        circular_distance(truth[:, j], predicted[:, j], float(p))
+        if p
+        else truth[:, j] - predicted[:, j]
+        for j, p in enumerate(target.periods)
+    ]
+    return np.asarray(np.sqrt(np.sum(np.square(gaps), axis=0)))
+
+
+def neighbours(
+    train: NDArray[np.float32],
+    query: NDArray[np.float32],
+    k: int,
+    *,
+    metric: Metric = "cosine",
+    train_group: NDArray[np.int64] | None = None,
+    query_group: NDArray[np.int64] | None = None,
+    device: str = "auto",
+) -> NDArray[np.int64]:
+    """The k training rows nearest to each query row, nearest first.
+
+    Parameters
+    ----------
+    train : array, shape (n, D)
+    query : array, shape (q, D)
+    k : int
+        At most n.
+    metric : {"cosine", "euclidean"}
+    train_group, query_group : arrays of int64, shapes (n,) and (q,), optional
+        A query takes no neighbour of its own group.
+    device : str
+
+    Returns
+    -------
+    array of int64, shape (q, k)
+        -1 where fewer than k rows are outside the query's group.
+
+    Raises
+    ------
+    DataError
+        If k is not between 1 and n.
+    """
+    if not 1 <= k <= len(train):
+        raise DataError(f"k must be between 1 and the {len(train)} training rows; found {k}.")
+    where = choose_device(device)
+    a = torch.from_numpy(np.ascontiguousarray(train, dtype=np.float32)).to(where)
+    b = torch.from_numpy(np.ascontiguousarray(query, dtype=np.float32)).to(where)
+    if metric == "cosine":
+        a, b = torch.nn.functional.normalize(a, dim=1), torch.nn.functional.normalize(b, dim=1)
+        bias = torch.zeros(len(a), device=where)
+    else:
+        centre = a.mean(dim=0)
+        a, b = a - centre, b - centre
+        bias = -0.5 * a.square().sum(dim=1)
+    own = None
+    if train_group is not None and query_group is not None:
+        own = (torch.from_numpy(train_group).to(where), torch.from_numpy(query_group).to(where))
+    found = torch.empty((len(b), k), dtype=torch.int64)
+    size = max(1, _PAIRS_AT_ONCE // len(a))
+    for i in range(0, len(b), size):
+        similar = torch.addmm(bias, b[i : i + size], a.T)
+        if own is not None:
+            similar.masked_fill_(own[0][None, :] == own[1][i : i + size, None], -torch.inf)
+        top: tuple[Tensor, Tensor] = torch.topk(similar, k, dim=1)
+        found[i : i + size] = torch.where(torch.isneginf(top[0]), -1, top[1]).cpu()
+    return found.numpy()
+
+
+def predictions(
+    target: Target, rows: NDArray[np.int64], nearest: NDArray[np.int64], ks: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """Predictions for several numbers of neighbours from one table of neighbours.
+
+    A quantity is the mean over neighbours (around the circle where it has a period), a class the
+    most frequent one, the lowest class among equals: what scikit-learn's uniform weights give.
+
+    Parameters
+    ----------
+    target : Target
+    rows : array of int64, shape (n,)
+        Row of `target` of each training row.
+    nearest : array of int64, shape (q, K)
+        From `neighbours`; -1 is left out.
+    ks : sequence of int
+        Each at most K.
+
+    Returns
+    -------
+    list of arrays of float64, shape (q, d)
+    """
+    there = (nearest >= 0)[:, :, None]
+    values = np.asarray(target.values[rows], dtype=np.float64)[nearest]  # (q, K, d)
+    out = []
+    if target.n_classes:
+        votes = np.zeros((len(nearest), target.n_classes))
+        at, done = np.arange(len(nearest)), 0
+        for k in sorted(ks):
+            for j in range(done, k):
+                np.add.at(votes, (at, values[:, j, 0].astype(np.int64)), there[:, j, 0])
+            done = k
+            out.append(votes.argmax(axis=1)[:, None].astype(np.float64))
+        return [out[sorted(ks).index(k)] for k in ks]
+    safe = np.where(target.periods > 0, target.periods, 1.0)
+    angle = 2 * np.pi * values / safe
+    count = np.cumsum(there, axis=1)
+    mean = np.cumsum(values * there, axis=1) / np.maximum(count, 1)
+    east, north = np.cumsum(np.cos(angle) * there, 1), np.cumsum(np.sin(angle) * there, 1)
+    around = np.mod(np.arctan2(north, east), 2 * np.pi) * safe / (2 * np.pi)
+    every = np.where(target.periods > 0, around, mean)
+    return [every[:, k - 1] for k in ks]
+
+
+def tune(
+    features: NDArray[np.float32],
+    target: Target,
+    rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    *,
+    most: int = 1500,
+    device: str = "auto",
+) -> KNN:
+    """Choose k and the metric inside the training rows, each judged by other groups only.
+
+    Parameters
+    ----------
+    features : array of float32, shape (n, D)
+        Training rows.
+    target : Target
+    rows : array of int64, shape (n,)
+        Row of `target` of each training row.
+    groups : array of int64, shape (n,)
+        Repeat (or block) of each training row.
+    most : int
+        Rows that are judged, evenly spread; all are neighbours.
+
+    Returns
+    -------
+    KNN
+        With the smallest mean error; the larger k among equals.
+    """
+    if len(np.unique(groups)) < 2:
+        return KNN(k=max(1, min(5, len(features) // 2)), metric="cosine")
+    ks = [k for k in _KS if k <= max(1, len(features) // 4)]
+    judged = np.unique(np.linspace(0, len(features) - 1, min(most, len(features))).astype(np.int64))
+    best = (np.inf, KNN(1, "cosine"))
+    for metric in METRICS:
+        nearest = neighbours(
+            features,
+            features[judged],
+            ks[-1],
+            metric=metric,
+            train_group=groups,
+            query_group=groups[judged],
+            device=device,
+        )
+        for k, predicted in zip(ks, predictions(target, rows, nearest, ks), strict=True):
+            score = float(error(target, rows[judged], predicted).mean())
+            if score < best[0] or (score == best[0] and k > best[1].k):
+                best = (score, KNN(k, metric))
+    return best[1]
+
+
+def predict(
+    train: NDArray[np.float32],
+    train_rows: NDArray[np.int64],
+    query: NDArray[np.float32],
+    target: Target,
+    settings: KNN,
+    *,
+    device: str = "auto",
+) -> NDArray[np.float64]:
+    """Decode query rows from training rows, shape (q, d)."""
+    k = min(settings.k, len(train))
+    nearest = neighbours(train, query, k, metric=settings.metric, device=device)
+    return predictions(target, train_rows, nearest, [k])[0]
