@@ -6,7 +6,7 @@ intervals are taken over repeats (or blocks of time), never over samples, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,35 +201,39 @@ class Predicted:
 
 
 def decode_folds(
-    problem: Problem,
+    problems: Sequence[Problem],
     plan: Plan,
     epochs: Spans,
     features: Callable[[int], Features],
     *,
     device: str = "auto",
-) -> Predicted:
+) -> list[Predicted]:
     """Decode every scored sample by a decoder that saw none of its fold.
 
     Parameters
     ----------
-    problem : Problem
+    problems : sequence of Problem
+        Questions that share the plan.
     plan : Plan
     epochs : array of int64, shape (E, 2)
     features : callable
         Fold number to `Features`, whose fitted parts saw `training_spans(plan, epochs, fold)` only.
+        Called once a fold.
     device : str
 
     Returns
     -------
-    Predicted
+    list of Predicted
+        One a problem.
     """
-    parts = []
+    parts: list[list[Predicted]] = [[] for _ in problems]
     for fold in range(plan.n_folds):
         f = features(fold)
         trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
         tested = plan.fold[f.samples] == fold
-        parts.append(_decode(problem, plan.group, f, trained, tested, device))
-    return _join(parts)
+        for problem, found in zip(problems, parts, strict=True):
+            found.append(_decode(problem, plan.group, f, trained, tested, device))
+    return [_join(found) for found in parts]
 
 
 def _join(parts: list[Predicted]) -> Predicted:

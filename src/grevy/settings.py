@@ -1,0 +1,244 @@
+"""Every setting of a run: checked, written as TOML, resolved from seconds to samples."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from .encoders import ARCHITECTURES, EncoderSpec
+from .errors import ConfigError
+from .model import TrainConfig
+from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, Pairs, TimePairs
+from .recording import Recording
+
+__all__ = ["RunConfig", "changed", "grid", "load_toml", "read_config", "resolve", "to_toml"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class RunConfig:
+    """Every setting of a run. Times are in seconds and are resolved to samples of the recording.
+
+    Attributes
+    ----------
+    file : str
+        The NWB recording.
+    series, units, bin_s, epochs, stimuli, nan, times
+        What to read, as in `nwb.read`.
+    pairs : {"time", "behavior", "hybrid"}
+        Which samples are alike.
+    labels : tuple of str
+        Behaviour to decode, and to learn from for behavior and hybrid pairs. "frame" and
+        "stimulus" stand for the movie's moment and the stimulus.
+    window_s : float
+        Receptive field; the architecture whose window is nearest is taken.
+    architecture : str
+        "" lets `window_s` decide.
+    offset_s : float
+        How far a time positive lies after its reference, and the lag of label changes.
+    decay_s : float
+        How long the indicator remembers; widens the guard around test samples.
+    latents, hidden, learning_rate, temperature : tuples
+        The grid; the first values are used where nothing can be chosen.
+    batch_size, block, scale
+        As in `TrainConfig`.
+    steps, search_steps : int
+        Training steps of the models that are scored and shown, and of the candidates.
+    folds : int
+        At most this many folds.
+    seed : int
+    device : str
+    """
+
+    file: str
+    series: str | None = None
+    units: str | None = None
+    bin_s: float | None = None
+    epochs: str | None = None
+    stimuli: tuple[str, ...] = ()
+    nan: Literal["refuse", "drop-roi", "interpolate"] = "refuse"
+    times: Literal["refuse", "drop"] = "refuse"
+    pairs: Literal["time", "behavior", "hybrid"] = "time"
+    labels: tuple[str, ...] = ()
+    window_s: float = 1 / 3
+    architecture: str = ""
+    offset_s: float = 1 / 3
+    decay_s: float = 1.0
+    latents: tuple[int, ...] = (8, 16)
+    hidden: tuple[int, ...] = (32,)
+    learning_rate: tuple[float, ...] = (1e-3, 3e-3)
+    temperature: tuple[float, ...] = (1.0,)
+    batch_size: int = 512
+    block: int = 32
+    scale: Literal["none", "zscore"] = "zscore"
+    steps: int = 2000
+    search_steps: int = 500
+    folds: int = 10
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("window_s", "offset_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive; found {getattr(self, name)}.")
+        if self.decay_s < 0:
+            raise ConfigError(f"decay_s must not be negative; found {self.decay_s}.")
+        if self.pairs != "time" and not self.labels:
+            raise ConfigError(f"{self.pairs} pairs need a label to learn from. Name one: --label.")
+        if self.architecture and self.architecture not in ARCHITECTURES:
+            raise ConfigError(
+                f"architecture must be one of {', '.join(ARCHITECTURES)}; "
+                f"found '{self.architecture}'."
+            )
+        if self.folds < 2 or self.steps < 1 or self.search_steps < 1:
+            raise ConfigError("folds must be at least 2, steps and search_steps at least 1.")
+
+
+_ADAPTER = TypeAdapter(RunConfig)
+
+
+def read_config(values: Mapping[str, Any]) -> RunConfig:
+    """Check settings and make a `RunConfig` of them.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or has a value it cannot have; the message names it.
+    """
+    try:
+        return _ADAPTER.validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(f.name for f in fields(RunConfig))
+        hint = f" Settings are: {known}." if first["type"] == "unexpected_keyword_argument" else ""
+        raise ConfigError(f"setting '{where}': {first['msg']}.{hint}") from error
+
+
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """Settings of a run.toml, its table `resolved` (which only informs) left out."""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not TOML: {error}.") from error
+    values.pop("resolved", None)
+    return values
+
+
+def to_toml(config: RunConfig, resolved: Mapping[str, str]) -> str:
+    """The text of a run.toml: all settings, and what they came to on this recording."""
+
+    def value(v: object) -> str:
+        if isinstance(v, tuple):
+            return "[" + ", ".join(value(x) for x in v) + "]"
+        # JSON's strings are TOML's, but for DEL.
+        return json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+    lines = ["# Every setting of this run: `grevy run --config run.toml` repeats it."]
+    lines += [f"{k} = {value(v)}" for k, v in asdict(config).items() if v is not None]
+    lines += ["", "[resolved]  # in samples of this recording; not read back"]
+    lines += [f"{value(k)} = {value(v)}" for k, v in resolved.items()]
+    return "\n".join(lines) + "\n"
+
+
+def changed(a: RunConfig, b: RunConfig) -> list[str]:
+    """Names of the settings in which two runs differ."""
+    return [f.name for f in fields(RunConfig) if getattr(a, f.name) != getattr(b, f.name)]
+
+
+def grid(config: RunConfig) -> dict[str, Sequence[float | int]]:
+    """The settings that are chosen by data."""
+    return {
+        "latents": config.latents,
+        "hidden": config.hidden,
+        "learning_rate": config.learning_rate,
+        "temperature": config.temperature,
+    }
+
+
+def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[str, str]]:
+    """Turn seconds into samples of this recording, and labels into pairs.
+
+    Parameters
+    ----------
+    recording : Recording
+    config : RunConfig
+
+    Returns
+    -------
+    base : TrainConfig
+        The configuration that the grid varies.
+    resolved : dict
+        What each time came to, for people.
+
+    Raises
+    ------
+    ConfigError
+        If labels of different kinds are to be learnt together.
+    """
+    rate = recording.rate_hz
+    name = config.architecture or min(
+        ARCHITECTURES,
+        key=lambda a: abs(math.log(len(ARCHITECTURES[a][1]) / rate / config.window_s)),
+    )
+    window = len(ARCHITECTURES[name][1])
+    offset = max(1, round(config.offset_s * rate))
+    base = TrainConfig(
+        pairs=_pairs(recording, config, offset),
+        encoder=EncoderSpec(name, config.hidden[0], config.latents[0]),
+        temperature=config.temperature[0],
+        learning_rate=config.learning_rate[0],
+        batch_size=config.batch_size,
+        n_negatives=config.batch_size,
+        n_steps=config.steps,
+        seed=config.seed,
+        block=config.block,
+        scale=config.scale,
+    )
+    resolved = {
+        "sampling rate": f"{rate:.5g} Hz",
+        "window": f"{window} samples = {window / rate:.3g} s ({name})",
+        "offset": f"{offset} samples = {offset / rate:.3g} s",
+        "indicator decay": f"{round(config.decay_s * rate)} samples = {config.decay_s:.3g} s",
+        "guard": f"{guard(recording, config, base)} samples",
+        "bin width": f"{config.bin_s} s" if config.bin_s else "as recorded",
+    }
+    return base, resolved
+
+
+def guard(recording: Recording, config: RunConfig, base: TrainConfig) -> int:
+    """Samples beside a test stretch that are not trained on: window + offset + indicator decay."""
+    rate = recording.rate_hz
+    offset = max(1, round(config.offset_s * rate))
+    return len(base.encoder.field) + offset + round(config.decay_s * rate)
+
+
+def _pairs(recording: Recording, config: RunConfig, offset: int) -> Pairs:
+    time = TimePairs((offset,))
+    if config.pairs == "time":
+        return time
+    missing = [name for name in config.labels if name not in recording.labels]
+    if missing:
+        have = ", ".join(recording.labels) or "none"
+        raise ConfigError(f"label '{missing[0]}' is not in the recording; it has: {have}.")
+    kinds = {recording.labels[name].kind for name in config.labels}
+    behavior: LabelPairs
+    if kinds == {"continuous"}:
+        behavior = DeltaPairs(config.labels, offset)
+    elif kinds == {"discrete"} and len(config.labels) == 1:
+        behavior = ClassPairs(config.labels[0])
+    else:
+        raise ConfigError(
+            f"{config.pairs} pairs learn from one discrete label or from continuous ones; "
+            f"found {', '.join(f'{n} ({recording.labels[n].kind})' for n in config.labels)}."
+        )
+    return behavior if config.pairs == "behavior" else HybridPairs(behavior, time)

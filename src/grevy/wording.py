@@ -1,0 +1,272 @@
+"""What a run may say of itself: headline, methods and warnings, in words, from its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .model import TrainConfig
+from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, NearPairs, Pairs, TimePairs
+from .results import Candidate, Difference, Score, SessionSummary
+from .splits import Plan
+
+__all__ = ["bits_warning", "cautions", "headline", "methods", "ranking"]
+
+_EMBEDDING = "embedding"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "unknown"
+
+
+def _share(row: Score) -> str:
+    """A score with its interval and chance, in the words of a sentence."""
+    if row.metric == "accuracy":
+        text = f"{row.value:.1%}"
+        low, high, chance = f"{row.low:.1%}", f"{row.high:.1%}", f"{row.chance:.1%}"
+    else:
+        unit = f" {row.unit}" if row.unit else ""
+        text = f"{_number(row.value)}{unit}"
+        low, high, chance = _number(row.low), _number(row.high), f"{_number(row.chance)}{unit}"
+    interval = f" (95 % interval {low} to {high})" if math.isfinite(row.low) else ""
+    return f"{text}{interval}, chance {chance}"
+
+
+def ranking(rows: Sequence[Score]) -> list[Score]:
+    """Frame rows of the embedding, best represented stimulus first: median error over chance."""
+    frames = [
+        r
+        for r in rows
+        if r.target == "frame" and r.method == _EMBEDDING and r.metric == "median error"
+    ]
+    return sorted(frames, key=lambda r: r.value / r.chance if r.chance > 0 else math.inf)
+
+
+def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tuple[str, ...]:
+    """The findings, most important first, one sentence each.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+    differences : sequence of Difference
+
+    Returns
+    -------
+    tuple of str
+    """
+    said = []
+    ranked = ranking(scores)
+    if ranked:
+        best = ranked[0]
+        above = [r for r in ranked if r.high < r.chance]
+        if best in above:
+            said.append(
+                f"The population follows '{best.stimulus}' best: its moment is decoded with a "
+                f"median error of {_share(best)}."
+            )
+        else:
+            said.append(
+                f"No stimulus is decoded with certainty better than chance; '{best.stimulus}' "
+                f"comes first with a median error of {_share(best)}."
+            )
+        said.append(
+            f"The frames of {len(above)} of {len(ranked)} stimuli are decoded better than by the "
+            f"best constant guess (upper end of the 95 % interval below chance; not corrected "
+            f"for the number of stimuli)."
+        )
+    for row in scores:
+        if row.method == _EMBEDDING and row.metric == "accuracy" and row.target == "stimulus":
+            said.append(f"Which stimulus is on the screen is told with accuracy {_share(row)}.")
+        elif row.method == _EMBEDDING and row.target not in ("frame", "stimulus"):
+            if row.metric == ("median error" if row.unit or row.metric != "accuracy" else ""):
+                said.append(f"'{row.target}' is decoded with a median error of {_share(row)}.")
+            elif row.metric == "accuracy" and not any(
+                o.target == row.target and o.metric == "median error" for o in scores
+            ):
+                said.append(f"'{row.target}' is decoded with accuracy {_share(row)}.")
+    said += _against_raw(differences)
+    return tuple(said)
+
+
+def _against_raw(differences: Sequence[Difference]) -> list[str]:
+    said = []
+    for target in dict.fromkeys(d.target for d in differences):
+        metric = "accuracy" if target == "stimulus" else "median error"
+        rows = [
+            d
+            for d in differences
+            if d.target == target and d.baseline == "raw kNN" and d.metric == metric
+        ]
+        if not rows:
+            continue
+        wins = sum(d.better == "embedding" for d in rows)
+        losses = sum(d.better == "baseline" for d in rows)
+        what = {"frame": "frames", "stimulus": "the stimulus"}.get(target, f"'{target}'")
+        if len(rows) == 1:
+            verdict = {
+                "embedding": "decodes better than",
+                "baseline": "decodes worse than",
+                "undecided": "cannot be told apart from",
+            }[rows[0].better]
+            said.append(
+                f"For {what} the embedding {verdict} nearest neighbours on the raw windows "
+                f"({metric}, paired over repeats)."
+            )
+        else:
+            said.append(
+                f"For {what} the embedding beats nearest neighbours on the raw windows for {wins} "
+                f"of {len(rows)} stimuli, loses for {losses}, and is undecided for "
+                f"{len(rows) - wins - losses} ({metric}, paired over repeats)."
+            )
+    return said
+
+
+def _pair_words(pairs: Pairs, rate_hz: float) -> str:
+    match pairs:
+        case TimePairs():
+            offsets = ", ".join(f"{o} samples ({o / rate_hz:.3g} s)" for o in pairs.offsets)
+            return f"CEBRA-Time: positives lie {offsets} after their reference"
+        case HybridPairs():
+            return (
+                f"CEBRA-Hybrid: {_label_words(pairs.behavior, rate_hz)} on the first "
+                f"{pairs.behavior_latents} latents, and time pairs "
+                f"({', '.join(map(str, pairs.time.offsets))} samples) on all"
+            )
+        case _:
+            return f"CEBRA-Behavior: {_label_words(pairs, rate_hz)}"
+
+
+def _label_words(pairs: LabelPairs, rate_hz: float) -> str:
+    match pairs:
+        case ClassPairs():
+            return f"positives share the class of '{pairs.label}'"
+        case NearPairs():
+            return f"positives have nearly the same {', '.join(pairs.labels)} (sd {pairs.sd:g})"
+        case DeltaPairs():
+            return (
+                f"the {', '.join(pairs.labels)} of a positive differs from its reference's by a "
+                f"change seen over {pairs.lag} samples ({pairs.lag / rate_hz:.3g} s)"
+            )
+
+
+def methods(
+    session: SessionSummary,
+    config: TrainConfig,
+    candidates: Sequence[Candidate],
+    plans: Sequence[tuple[str, Plan]],
+    *,
+    search_steps: int,
+) -> tuple[str, ...]:
+    """The methods text, one paragraph an entry, with the run's own numbers.
+
+    Parameters
+    ----------
+    session : SessionSummary
+    config : TrainConfig
+        The chosen configuration.
+    candidates : sequence of Candidate
+        Empty where nothing was chosen.
+    plans : sequence of (what repeats, Plan)
+        "repeats" or "blocks", for each kind of fold used.
+    search_steps : int
+
+    Returns
+    -------
+    tuple of str
+    """
+    spec, rate = config.encoder, session.rate_hz
+    window = len(spec.field)
+    said = [
+        f"Activity of {session.n_channels} channels ({session.source}) was taken at "
+        f"{rate:.4g} samples a second: {session.n_samples} samples in {session.n_epochs} unbroken "
+        f"stretch{'es' if session.n_epochs != 1 else ''}. "
+        f"No window crosses the border of a stretch.",
+        f"The encoder was {spec.architecture} ({window} samples, {window / rate:.3g} s; "
+        f"{spec.hidden} hidden units; {spec.latents} latents of unit length), trained by "
+        f"contrastive learning (Schneider, Lee & Mathis 2023; {_pair_words(config.pairs, rate)}) "
+        f"with the InfoNCE loss, cosine similarity, temperature {config.temperature:g}, "
+        f"{config.batch_size} references and {config.n_negatives} negatives a step drawn in blocks "
+        f"of {config.block}, Adam at learning rate {config.learning_rate:g}, {config.n_steps} "
+        f"steps, seed {config.seed}. "
+        + (
+            "Channels were z-scored by their mean and sd over the training samples."
+            if config.scale == "zscore"
+            else "Channels were not scaled."
+        ),
+    ]
+    if candidates:
+        said.append(
+            f"The configuration was chosen among {len(candidates)} candidates, trained for "
+            f"{search_steps} steps each, by their decoding error on data set aside for this "
+            f"purpose (a fifth, drawn by the seed), never scored, and trained without any scored "
+            f"sample. The model that is shown was then trained on the whole recording; no score "
+            f"comes from it."
+        )
+    else:
+        said.append(
+            "No configuration was chosen by data: the first value of every setting was used."
+        )
+    for what, plan in plans:
+        said.append(
+            f"Scores come from {plan.n_folds} folds over {what}: for each, encoder, scaling, PCA "
+            f"and decoder were fitted without the fold's test samples and a guard of {plan.guard} "
+            f"samples ({plan.guard / rate:.3g} s) on both sides of them. Every presentation or "
+            f"block was embedded alone, its edges completed by replication. Decoding is by k "
+            f"nearest neighbours; k and the metric were chosen inside the training data, each "
+            f"sample judged by neighbours from other {what} only. Baselines see the same windows, "
+            f"z-scored (raw kNN) or reduced by PCA to as many dimensions as the embedding "
+            f"(PCA kNN), and the same choice of k and metric."
+        )
+    if plans:
+        said.append(
+            "Scores are means over repeats (or blocks); intervals are 95 % t intervals over them, "
+            "and differences are paired repeat by repeat on the same folds. Chance is the best "
+            "constant predictor. Folds share training data, so intervals are approximate; they "
+            "are not corrected for the number of stimuli."
+        )
+    return tuple(said)
+
+
+def bits_warning(candidates: Sequence[Candidate]) -> str:
+    """A warning where the grid holds several tasks, whose bits do not compare; else ""."""
+    if len({c.task for c in candidates}) > 1:
+        return (
+            "The grid varies the task itself (offset or temperature): bits compare only within a "
+            "task, and the choice was made by decoding error."
+        )
+    return ""
+
+
+def cautions(scores: Sequence[Score], questions: Sequence[tuple[str, Plan]]) -> list[str]:
+    """What a careful reader must be told: too few repeats, or a claim that is not supported.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+    questions : sequence of (what repeats, Plan)
+
+    Returns
+    -------
+    list of str
+    """
+    said = []
+    for what, plan in questions:
+        if plan.n_choosing == 0:
+            said.append(
+                f"Fewer than five {what}: none could be set aside, so nothing was chosen by data."
+            )
+    few = sorted({r.stimulus or r.target for r in scores if r.n_repeats < 5})
+    if few:
+        said.append(
+            f"Fewer than five scored repeats for {', '.join(few)}: the intervals say little."
+        )
+    unsure = [
+        r.stimulus or r.target
+        for r in scores
+        if r.method == _EMBEDDING and r.metric in ("median error",) and not r.high < r.chance
+    ]
+    if unsure:
+        said.append(
+            f"Not shown to be better than a constant guess (median error): {', '.join(unsure)}."
+        )
+    return said
