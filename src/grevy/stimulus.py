@@ -23,13 +23,14 @@ beyond that:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ConfigError, DataError
+from .presentations import fixed_order, reasons_against, remarks, short_presentations
 from .recording import BLOCK_DTYPE, StimulusTrack
 
 __all__ = [
@@ -43,9 +44,6 @@ __all__ = [
     "table_from_intervals",
     "table_from_series",
 ]
-
-COMPLETE = 0.9
-"""A presentation shorter than this share of its stimulus's median counts as cut short."""
 
 GAP_REFRESHES = {False: 3.0, True: 0.5}
 """Default `gap_s` in refreshes, without and with stops of its own in the table.
@@ -462,7 +460,7 @@ def align(times_s: ArrayLike, table: StimulusTable, *, gap_s: float | None = Non
         largest = largest if largest >= 0 else int(frame[index == number].max(initial=-1))
         n_frames.append(largest + 1)
         duration.append(float(np.median(own["stop_s"] - own["start_s"])) if len(own) else 0.0)
-    return StimulusTrack(
+    track = StimulusTrack(
         names=table.names,
         index=index,
         frame=frame,
@@ -470,8 +468,11 @@ def align(times_s: ArrayLike, table: StimulusTable, *, gap_s: float | None = Non
         n_frames=tuple(n_frames),
         duration_s=tuple(duration),
         blocks=found.blocks,
-        reasons=MappingProxyType(_reasons(times, table, found, index, repeat, frame)),
     )
+    clock = _clock(table, None)
+    slack_s = np.where(clock.framed, 1.01, 0.05) * clock.refresh_s
+    reasons = reasons_against(track, times, slack_s)
+    return replace(track, reasons=MappingProxyType(reasons))
 
 
 def _frames(
@@ -491,192 +492,3 @@ def _frames(
     late = np.floor((when[first] - found.start_s[hit[bare][first]]) / dt)  # first sample missed?
     frame[bare] = late[which] + np.rint((when - when[first][which]) / dt)
     return frame
-
-
-def _reasons(
-    times: NDArray[np.float64],
-    table: StimulusTable,
-    found: FrameIntervals,
-    index: NDArray[np.int32],
-    repeat: NDArray[np.int32],
-    frame: NDArray[np.int32],
-) -> dict[str, str]:
-    """Why frames of a stimulus cannot be decoded, for each stimulus that they cannot be."""
-    refresh = _clock(table, None).refresh_s
-    overlaps = _overlaps(found, refresh)
-    reasons: dict[str, str] = {}
-    for number, key in enumerate(table.names):
-        own = found.blocks[found.blocks["stimulus"] == number]
-        said = []
-        if len(own) == 0:
-            said.append("has no rows in the stimulus table")
-        if number in overlaps:
-            said.append(f"overlaps {', '.join(table.names[i] for i in overlaps[number])} in time")
-        mine = index == number
-        if len(own) and not mine.any():
-            said.append(_unseen(times, own))
-        elif len(own):
-            said += _unusable(repeat[mine], frame[mine])
-        if said:
-            reasons[key] = "; ".join(said)
-    return reasons
-
-
-def _overlaps(found: FrameIntervals, refresh_s: NDArray[np.float64]) -> dict[int, list[int]]:
-    """Stimuli shown at one time for more than a refresh (the shorter one), both ways."""
-    blocks = found.blocks
-    if len(blocks) < 2:
-        return {}
-    name, stop = blocks["stimulus"], blocks["stop_s"]
-    latest = np.maximum.accumulate(stop)
-    rank = np.where(stop >= latest, np.arange(len(stop)), 0)
-    before = np.maximum.accumulate(rank)[:-1]  # of the earlier blocks the one that lasts longest
-    shared = np.minimum(stop[before], stop[1:]) - blocks["start_s"][1:]
-    slack = np.minimum(refresh_s[name[before]], refresh_s[name[1:]])
-    framed = np.zeros(len(refresh_s), dtype=bool)
-    framed[found.name[found.frame >= 0]] = True
-    slack = np.where(framed[name[before]] & framed[name[1:]], slack, 0.05 * slack)
-    both = (shared > 1.01 * slack) & (name[before] != name[1:])
-    pairs = {(int(a), int(b)) for a, b in zip(name[before][both], name[1:][both], strict=True)}
-    others: dict[int, list[int]] = {}
-    for one, two in sorted(pairs | {(b, a) for a, b in pairs}):
-        others.setdefault(one, []).append(two)
-    return others
-
-
-def _unseen(times: NDArray[np.float64], blocks: NDArray[np.void]) -> str:
-    begin, end = float(blocks["start_s"].min()), float(blocks["stop_s"].max())
-    if len(times) and (end <= times[0] or begin > times[-1]):
-        return (
-            f"is shown outside the recording ({begin:.3f}-{end:.3f} s, recorded "
-            f"{times[0]:.3f}-{times[-1]:.3f} s)"
-        )
-    return "has no samples"
-
-
-def _unusable(repeat: NDArray[np.int32], frame: NDArray[np.int32]) -> list[str]:
-    """What is wrong with the samples of one stimulus, the gravest first."""
-    if frame.min() == frame.max():
-        return ["shows a single frame"]
-    _, lasted = np.unique(repeat, return_counts=True)
-    if len(lasted) < 2:
-        return ["never repeats"]
-    pairs = np.unique(np.stack([frame, repeat]), axis=1)
-    frames, times_seen = np.unique(pairs[0], return_counts=True)
-    if (times_seen > 1).mean() < 0.5:
-        return ["never repeats: its frame numbers go on from one presentation to the next"]
-    if pairs.shape[1] < 0.5 * len(frames) * len(lasted):
-        return [
-            f"has no fixed order of frames: a presentation shows {pairs.shape[1] / len(lasted):.3g}"
-            f" of {len(frames)} frames on average"
-        ]
-    if (lasted >= COMPLETE * np.median(lasted)).sum() < 2:
-        return ["has fewer than two complete presentations"]
-    return []
-
-
-def short_presentations(track: StimulusTrack, *, share: float = COMPLETE) -> NDArray[np.bool_]:
-    """Mark presentations that were cut short, by the display or by the ends of the recording.
-
-    They stay in the track, samples and all; whoever splits by repeat decides about them.
-
-    Parameters
-    ----------
-    track : StimulusTrack
-    share : float
-        A presentation with fewer samples than this share of its stimulus's median is short.
-
-    Returns
-    -------
-    array of bool, shape (K,)
-        One a row of `track.blocks`. Presentations without a sample are short.
-
-    Examples
-    --------
-    >>> table = table_from_series({"movie": ([0, 1, 2, 3, 4, 5, 6], [0, 1, 0, 0, 1, 0, 1])})
-    >>> short_presentations(align([0.5, 1.5, 2.5, 3.5, 4.5, 5.5], table)).tolist()
-    [False, False, True]
-    """
-    stimulus, repeat = track.blocks["stimulus"], track.blocks["repeat"]
-    shown = track.index >= 0
-    width = int(max(repeat.max(initial=0), track.repeat.max(initial=0))) + 1
-    key = track.index[shown].astype(np.int64) * width + track.repeat[shown]
-    held = np.bincount(key, minlength=len(track.names) * width).reshape(-1, width)
-    samples = held[stimulus, repeat]
-    short: NDArray[np.bool_] = samples == 0
-    for number in range(len(track.names)):
-        own = (stimulus == number) & (samples > 0)
-        if own.any():
-            short |= own & (samples < share * np.median(samples[own]))
-    return short
-
-
-def fixed_order(track: StimulusTrack) -> str | None:
-    """Say if the order of stimuli was not random, so that names and time cannot be told apart.
-
-    Only stimuli that can be decoded count. Two designs are found: an order that is the same in
-    every cycle, and stimuli that are each shown in one unbroken run of repeats.
-
-    Parameters
-    ----------
-    track : StimulusTrack
-
-    Returns
-    -------
-    str or None
-        One sentence, or None where neither holds.
-
-    Examples
-    --------
-    >>> times = np.arange(13.0)
-    >>> names = ["a", "a", "b", "b"] * 3
-    >>> table = table_from_intervals(times[:-1], times[1:], names, [0, 1] * 6)
-    >>> fixed_order(align(times[:-1] + 0.5, table))
-    'The order of the 2 stimuli is the same in all 3 cycles (a, b): which stimulus was shown is ...
-    """
-    usable = [i for i, key in enumerate(track.names) if key not in track.reasons]
-    order = track.blocks["stimulus"][np.isin(track.blocks["stimulus"], usable)]
-    n_stimuli = len(np.unique(order))
-    if n_stimuli < 2:
-        return None
-    for period in range(n_stimuli, len(order) // 2 + 1):
-        if (order[period:] == order[:-period]).all():
-            listed = ", ".join(track.names[i] for i in order[:period][:8])
-            what = f"{n_stimuli} stimuli" if period == n_stimuli else f"{period} presentations"
-            return (
-                f"The order of the {what} is the same in all {len(order) // period} cycles "
-                f"({listed}{', ...' if period > 8 else ''}): which stimulus was shown is "
-                "confounded with time in the cycle."
-            )
-    if (np.diff(order) != 0).sum() == n_stimuli - 1 and len(order) > n_stimuli:
-        return (
-            f"Each of the {n_stimuli} stimuli is shown in one unbroken run of repeats: which "
-            "stimulus was shown is confounded with time in the session."
-        )
-    return None
-
-
-def remarks(track: StimulusTrack) -> tuple[str, ...]:
-    """What a careful person would remark on in a stimulus track before using it.
-
-    Parameters
-    ----------
-    track : StimulusTrack
-
-    Returns
-    -------
-    tuple of str
-        One sentence a remark: stimuli that cannot be decoded, short presentations, fixed order.
-    """
-    said = [f"Frames of '{key}' cannot be decoded: it {why}." for key, why in track.reasons.items()]
-    short = short_presentations(track)
-    for key in track.decodable:
-        own = track.blocks["stimulus"] == track.names.index(key)
-        if (short & own).any():
-            which = ", ".join(str(i) for i in track.blocks["repeat"][short & own])
-            said.append(
-                f"'{key}': {int((short & own).sum())} of {int(own.sum())} presentations have fewer "
-                f"than {COMPLETE:.0%} of the median number of samples (repeat {which})."
-            )
-    order = fixed_order(track)
-    return (*said, *([] if order is None else [order]))
