@@ -344,7 +344,8 @@ def _presentations(
         opens, np.diff(np.append(opens, len(begins)))
     )
     blocks["start_s"] = start[begins]
-    blocks["stop_s"] = np.maximum.reduceat(ends[chain], begins)
+    shown_until = np.minimum(ends, _ends(table, _clock(table, None)))  # whatever gap was asked for
+    blocks["stop_s"] = np.maximum.reduceat(shown_until[chain], begins)
     in_time = np.argsort(blocks["start_s"], kind="stable")
     rank = np.empty(len(begins), np.int64)
     rank[in_time] = np.arange(len(begins))
