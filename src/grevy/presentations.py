@@ -1,0 +1,213 @@
+"""What presentations of stimuli can be used for: which repeat, which are whole, in what order.
+
+Judges a `StimulusTrack`; `stimulus.align` makes one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .recording import StimulusTrack
+
+__all__ = ["fixed_order", "reasons_against", "remarks", "short_presentations"]
+
+COMPLETE = 0.9
+"""A presentation shorter than this share of its stimulus's median counts as cut short."""
+
+
+def reasons_against(
+    track: StimulusTrack, times_s: NDArray[np.float64], slack_s: NDArray[np.float64]
+) -> dict[str, str]:
+    """Find the stimuli that frames cannot be decoded from.
+
+    Parameters
+    ----------
+    track : StimulusTrack
+        Its own `reasons` are not looked at.
+    times_s : array, shape (T,)
+        Sample times of the recording in seconds.
+    slack_s : array, shape (names,)
+        Seconds that presentations of a stimulus may overlap those of another.
+
+    Returns
+    -------
+    dict of str to str
+        For each such stimulus why, in words that follow its name: it has no rows, overlaps
+        another in time, lies outside the recording, has no samples, shows a single frame, never
+        repeats, has no fixed order of frames, or fewer than two complete presentations.
+    """
+    overlaps = _overlaps(track.blocks, slack_s)
+    reasons: dict[str, str] = {}
+    for number, key in enumerate(track.names):
+        own = track.blocks[track.blocks["stimulus"] == number]
+        mine = track.index == number
+        said = []
+        if len(own) == 0:
+            said.append("has no rows in the stimulus table")
+        if number in overlaps:
+            said.append(f"overlaps {', '.join(track.names[i] for i in overlaps[number])} in time")
+        if len(own) and not mine.any():
+            said.append(_unseen(times_s, own))
+        elif len(own):
+            said += _unusable(track.repeat[mine], track.frame[mine])
+        if said:
+            reasons[key] = "; ".join(said)
+    return reasons
+
+
+def _overlaps(blocks: NDArray[np.void], slack_s: NDArray[np.float64]) -> dict[int, list[int]]:
+    """Stimuli shown at one time for longer than either's slack, both ways."""
+    if len(blocks) < 2:
+        return {}
+    name, stop = blocks["stimulus"], blocks["stop_s"]
+    holds = np.where(stop >= np.maximum.accumulate(stop), np.arange(len(stop)), 0)
+    before = np.maximum.accumulate(holds)[:-1]  # of the earlier blocks the one that ends last
+    shared = np.minimum(stop[before], stop[1:]) - blocks["start_s"][1:]
+    slack = np.minimum(slack_s[name[before]], slack_s[name[1:]])
+    both = (shared > slack) & (name[before] != name[1:])
+    pairs = {(int(a), int(b)) for a, b in zip(name[before][both], name[1:][both], strict=True)}
+    others: dict[int, list[int]] = {}
+    for one, two in sorted(pairs | {(b, a) for a, b in pairs}):
+        others.setdefault(one, []).append(two)
+    return others
+
+
+def _unseen(times: NDArray[np.float64], blocks: NDArray[np.void]) -> str:
+    begin, end = float(blocks["start_s"].min()), float(blocks["stop_s"].max())
+    if len(times) and (end <= times[0] or begin > times[-1]):
+        return (
+            f"is shown outside the recording ({begin:.3f}-{end:.3f} s, recorded "
+            f"{times[0]:.3f}-{times[-1]:.3f} s)"
+        )
+    return "has no samples"
+
+
+def _unusable(repeat: NDArray[np.int32], frame: NDArray[np.int32]) -> list[str]:
+    """What is wrong with the samples of one stimulus, the gravest first."""
+    if frame.min() == frame.max():
+        return ["shows a single frame"]
+    _, lasted = np.unique(repeat, return_counts=True)
+    if len(lasted) < 2:
+        return ["never repeats"]
+    pairs = np.unique(np.stack([frame, repeat]), axis=1)
+    frames, times_seen = np.unique(pairs[0], return_counts=True)
+    if (times_seen > 1).mean() < 0.5:
+        return ["never repeats: its frame numbers go on from one presentation to the next"]
+    if pairs.shape[1] < 0.5 * len(frames) * len(lasted):
+        return [
+            f"has no fixed order of frames: a presentation shows {pairs.shape[1] / len(lasted):.3g}"
+            f" of {len(frames)} frames on average"
+        ]
+    if (lasted >= COMPLETE * np.median(lasted)).sum() < 2:
+        return ["has fewer than two complete presentations"]
+    return []
+
+
+def short_presentations(track: StimulusTrack, *, share: float = COMPLETE) -> NDArray[np.bool_]:
+    """Mark presentations that were cut short, by the display or by the ends of the recording.
+
+    They stay in the track, samples and all; whoever splits by repeat decides about them.
+
+    Parameters
+    ----------
+    track : StimulusTrack
+    share : float
+        A presentation with fewer samples than this share of its stimulus's median is short.
+
+    Returns
+    -------
+    array of bool, shape (K,)
+        One a row of `track.blocks`. Presentations without a sample are short.
+
+    Examples
+    --------
+    >>> from grevy.stimulus import align, table_from_series
+    >>> table = table_from_series({"movie": ([0, 1, 2, 3, 4, 5, 6], [0, 1, 0, 0, 1, 0, 1])})
+    >>> short_presentations(align([0.5, 1.5, 2.5, 3.5, 4.5, 5.5], table)).tolist()
+    [False, False, True]
+    """
+    stimulus, repeat = track.blocks["stimulus"], track.blocks["repeat"]
+    shown = track.index >= 0
+    width = int(max(repeat.max(initial=0), track.repeat.max(initial=0))) + 1
+    key = track.index[shown].astype(np.int64) * width + track.repeat[shown]
+    held = np.bincount(key, minlength=len(track.names) * width).reshape(-1, width)
+    samples = held[stimulus, repeat]
+    short: NDArray[np.bool_] = samples == 0
+    for number in range(len(track.names)):
+        own = (stimulus == number) & (samples > 0)
+        if own.any():
+            short |= own & (samples < share * np.median(samples[own]))
+    return short
+
+
+def fixed_order(track: StimulusTrack) -> str | None:
+    """Say if the order of stimuli was not random, so that names and time cannot be told apart.
+
+    Only stimuli that can be decoded count. Two designs are found: an order that is the same in
+    every cycle, and stimuli that are each shown in one unbroken run of repeats.
+
+    Parameters
+    ----------
+    track : StimulusTrack
+
+    Returns
+    -------
+    str or None
+        One sentence, or None where neither holds.
+
+    Examples
+    --------
+    >>> from grevy.stimulus import align, table_from_intervals
+    >>> times = np.arange(13.0)
+    >>> names = ["a", "a", "b", "b"] * 3
+    >>> table = table_from_intervals(times[:-1], times[1:], names, [0, 1] * 6)
+    >>> fixed_order(align(times[:-1] + 0.5, table))
+    'The order of the 2 stimuli is the same in all 3 cycles (a, b): which stimulus was shown is ...
+    """
+    usable = [i for i, key in enumerate(track.names) if key not in track.reasons]
+    order = track.blocks["stimulus"][np.isin(track.blocks["stimulus"], usable)]
+    n_stimuli = len(np.unique(order))
+    if n_stimuli < 2:
+        return None
+    for period in range(n_stimuli, len(order) // 2 + 1):
+        if (order[period:] == order[:-period]).all():
+            listed = ", ".join(track.names[i] for i in order[:period][:8])
+            what = f"{n_stimuli} stimuli" if period == n_stimuli else f"{period} presentations"
+            return (
+                f"The order of the {what} is the same in all {len(order) // period} cycles "
+                f"({listed}{', ...' if period > 8 else ''}): which stimulus was shown is "
+                "confounded with time in the cycle."
+            )
+    if (np.diff(order) != 0).sum() == n_stimuli - 1 and len(order) > n_stimuli:
+        return (
+            f"Each of the {n_stimuli} stimuli is shown in one unbroken run of repeats: which "
+            "stimulus was shown is confounded with time in the session."
+        )
+    return None
+
+
+def remarks(track: StimulusTrack) -> tuple[str, ...]:
+    """What a careful person would remark on in a stimulus track before using it.
+
+    Parameters
+    ----------
+    track : StimulusTrack
+
+    Returns
+    -------
+    tuple of str
+        One sentence a remark: stimuli that cannot be decoded, short presentations, fixed order.
+    """
+    said = [f"Frames of '{key}' cannot be decoded: it {why}." for key, why in track.reasons.items()]
+    short = short_presentations(track)
+    for key in track.decodable:
+        own = track.blocks["stimulus"] == track.names.index(key)
+        if (short & own).any():
+            which = ", ".join(str(i) for i in track.blocks["repeat"][short & own])
+            said.append(
+                f"'{key}': {int((short & own).sum())} of {int(own.sum())} presentations have fewer "
+                f"than {COMPLETE:.0%} of the median number of samples (repeat {which})."
+            )
+    order = fixed_order(track)
+    return (*said, *([] if order is None else [order]))
