@@ -1,5 +1,130 @@
-"""From a neural recording to consistent latent embeddings, and to claims about them."""
+"""From a neural recording to consistent latent embeddings, and to claims about them.
+
+Names are resolved when they are first used, so that `import grevy` loads neither torch nor pynwb.
+
+Examples
+--------
+>>> import grevy
+>>> recording = grevy.make_recording([[0.0, 1.0]] * 200, rate_hz=30.0)
+>>> config = grevy.TrainConfig(encoder=grevy.EncoderSpec("offset5-model"), n_steps=2)
+>>> model = grevy.train([recording], [config])[0]
+>>> grevy.embed(model, recording).values.shape
+(200, 8)
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .encoders import EncoderSpec
+    from .errors import (
+        ConfigError,
+        DataError,
+        DivergedError,
+        FormatError,
+        GrevyError,
+        LimitError,
+        LockedError,
+        MissingExtraError,
+        NetworkError,
+        UnsafeFileError,
+    )
+    from .losses import InfoNCE, info_nce
+    from .model import Embedding, Run, TrainConfig, embed, held_out_bits
+    from .nwb import describe, read
+    from .pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, TimePairs
+    from .pipeline import run
+    from .recording import Label, Recording, StimulusTrack, make_recording
+    from .settings import RunConfig
+    from .store import load, save
+    from .train import train
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "ClassPairs": "pairs",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DeltaPairs": "pairs",
+    "DivergedError": "errors",
+    "Embedding": "model",
+    "EncoderSpec": "encoders",
+    "FormatError": "errors",
+    "GrevyError": "errors",
+    "HybridPairs": "pairs",
+    "InfoNCE": "losses",
+    "Label": "recording",
+    "LimitError": "errors",
+    "LockedError": "errors",
+    "MissingExtraError": "errors",
+    "NearPairs": "pairs",
+    "NetworkError": "errors",
+    "Recording": "recording",
+    "Run": "model",
+    "RunConfig": "settings",
+    "StimulusTrack": "recording",
+    "TimePairs": "pairs",
+    "TrainConfig": "model",
+    "UnsafeFileError": "errors",
+    "describe": "nwb",
+    "embed": "model",
+    "held_out_bits": "model",
+    "info_nce": "losses",
+    "load": "store",
+    "make_recording": "recording",
+    "read": "nwb",
+    "run": "pipeline",
+    "save": "store",
+    "train": "train",
+}
+
+__all__ = [
+    "ClassPairs",
+    "ConfigError",
+    "DataError",
+    "DeltaPairs",
+    "DivergedError",
+    "Embedding",
+    "EncoderSpec",
+    "FormatError",
+    "GrevyError",
+    "HybridPairs",
+    "InfoNCE",
+    "Label",
+    "LimitError",
+    "LockedError",
+    "MissingExtraError",
+    "NearPairs",
+    "NetworkError",
+    "Recording",
+    "Run",
+    "RunConfig",
+    "StimulusTrack",
+    "TimePairs",
+    "TrainConfig",
+    "UnsafeFileError",
+    "describe",
+    "embed",
+    "held_out_bits",
+    "info_nce",
+    "load",
+    "make_recording",
+    "read",
+    "run",
+    "save",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'grevy' has no attribute '{name}'")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

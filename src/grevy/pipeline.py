@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,10 +56,13 @@ from .search import choose, expand, with_spans
 from .settings import RunConfig, changed, grid, guard, load_toml, read_config, resolve, to_toml
 from .splits import Plan, block_plan, repeat_plan, training_spans
 from .stimulus import fixed_order
+from .synthetic import openscope
 from .train import Progress, train
 
-__all__ = ["run", "run_recording"]
+__all__ = ["demo", "run", "run_config", "run_recording", "versions"]
 
+DEMO_SESSION: Mapping[str, Any] = {"movies": 5, "n_repeats": 10, "n_frames": 150}
+DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5}
 _log = logging.getLogger("grevy")
 _Trainer = Callable[[Sequence[TrainConfig], str], list[Run]]
 
@@ -73,19 +77,20 @@ class _Question:
 
 
 def run(
-    config: RunConfig, out: str | Path, *, quiet: bool = False, device: str | None = None
+    file: str | Path, out: str | Path | None = None, *, quiet: bool = False, **settings: Any
 ) -> Path:
     """Do everything: read, choose, train, decode, and write the report.
 
     Parameters
     ----------
-    config : RunConfig
-    out : str or Path
-        Folder of the run. A finished one is never overwritten; an unfinished one goes on.
+    file : str or Path
+        The NWB recording.
+    out : str or Path, optional
+        Folder of the run; by default the file's name with "-grevy".
     quiet : bool
         No progress on the terminal.
-    device : str, optional
-        Instead of the configuration's.
+    **settings
+        Fields of `RunConfig`.
 
     Returns
     -------
@@ -95,29 +100,61 @@ def run(
     Raises
     ------
     ConfigError
-        If the folder holds a finished run, or an unfinished one of other settings.
+        If a setting is unknown or wrong, or the folder holds a finished run, or an unfinished one
+        of other settings.
     DataError, UnsafeFileError
         If the recording cannot be read.
     LockedError
         If another process works in the folder.
     """
+    config = read_config({"file": str(file), **settings})
+    return run_config(config, out or f"{Path(file).stem}-grevy", quiet=quiet)
+
+
+def run_config(config: RunConfig, out: str | Path, *, quiet: bool = False) -> Path:
+    """`run` with settings that were checked before."""
     out = Path(out)
+    _refuse_finished(out)
+    recording = nwb.read(
+        config.file,
+        series=config.series,
+        units=config.units,
+        bin_s=config.bin_s,
+        epochs=config.epochs,
+        stimuli=config.stimuli or None,
+        labels=tuple(n for n in config.labels if n not in ("frame", "stimulus")),
+        nan=config.nan,
+        times=config.times,
+    )
+    return run_recording(recording, config, out, quiet=quiet)
+
+
+def _refuse_finished(out: Path) -> None:
     if (out / "report.html").exists():
         raise ConfigError(f"{out} holds a finished run; name another folder with --out.")
-    recording = _add_stimulus_labels(
-        nwb.read(
-            config.file,
-            series=config.series,
-            units=config.units,
-            bin_s=config.bin_s,
-            epochs=config.epochs,
-            stimuli=config.stimuli or None,
-            labels=tuple(n for n in config.labels if n not in ("frame", "stimulus")),
-            nan=config.nan,
-            times=config.times,
-        )
-    )
-    return run_recording(recording, config, out, quiet=quiet, device=device)
+
+
+def demo(out: str | Path, *, quiet: bool = False) -> Path:
+    """Simulate a small movie session, write it as NWB, and run everything on it.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder; the recording becomes `session.nwb` in it, the results `session-grevy`.
+    quiet : bool
+
+    Returns
+    -------
+    Path
+        The report.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "session.nwb"
+    if not file.exists():
+        nwb.write_openscope(file, openscope(**DEMO_SESSION))
+    config = read_config({"file": str(file), **DEMO_SETTINGS})
+    return run_config(config, out / "session-grevy", quiet=quiet)
 
 
 def _add_stimulus_labels(recording: Recording) -> Recording:
@@ -169,18 +206,15 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
 
 
 def run_recording(
-    recording: Recording,
-    config: RunConfig,
-    out: str | Path,
-    *,
-    quiet: bool = False,
-    device: str | None = None,
+    recording: Recording, config: RunConfig, out: str | Path, *, quiet: bool = False
 ) -> Path:
     """`run` on a recording that is already in memory; `config.file` only names its source."""
     out = Path(out)
-    where = device or config.device
+    _refuse_finished(out)
+    recording = _add_stimulus_labels(recording)
     base, resolved = resolve(recording, config)
     questions, unasked = _questions(recording, config, base)
+    where = config.device
     with _folder(out, config, resolved):
         clock = _Clock(out, quiet)
         clock.say("settings", resolved | {"device": str(choose_device(where))})
@@ -192,7 +226,7 @@ def run_recording(
         clock.stage("report")
         embedding = _embedding_arrays(recording, final, where)
         results = _results(recording, config, resolved, questions, judged, table, final, clock)
-        results = replace(results, warnings=(*results.warnings, *unasked))
+        results = replace(results, warnings=(*unasked, *results.warnings))
         store.save(final, out / "model.safetensors")
         report.save_results(out, results, embedding)
         path = report.write_report(out, results, embedding)
@@ -422,7 +456,7 @@ def _results(
         ),
         warnings=tuple(warnings),
         settings=_settings(config, resolved, final),
-        versions=_versions(config.device),
+        versions=versions(config.device),
         command="grevy run --config run.toml --out NEW_FOLDER",
         seconds=dict(clock.seconds),
     )
@@ -528,7 +562,8 @@ def _settings(config: RunConfig, resolved: Mapping[str, str], final: Run) -> dic
     return {**resolved, **chosen, **given, "file": Path(config.file).name}
 
 
-def _versions(device: str) -> dict[str, str]:
+def versions(device: str) -> dict[str, str]:
+    """Versions of what a run's numbers depend on, and the device."""
     where = choose_device(device)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
     packages = ("numpy", "scipy", "scikit-learn", "torch", "pynwb", "h5py")

@@ -1,0 +1,29 @@
+# `make demo` and `make test` do all their set-up: a virtual environment with pinned packages.
+VENV ?= .venv
+PYTHON ?= python3
+READY = $(VENV)/.ready
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)
+	$(VENV)/bin/grevy demo --out demo
+
+test: $(READY)
+	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/check
+
+check:
+	scripts/check
+
+bench: $(READY)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[oracle]'
+	$(VENV)/bin/python benchmarks/align.py
+	$(VENV)/bin/python benchmarks/transform.py
+	$(VENV)/bin/pytest -q -m slow
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,300 @@
+"""The command line: translates words into calls, and errors into one sentence and an exit code.
+
+Nothing heavy is imported before a command needs it, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from . import __version__
+from .errors import ConfigError, GrevyError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="grevy",
+    help="From a neural recording to consistent latent embeddings, and to claims about them.",
+    version=__version__,
+    version_flags=["--version"],
+)
+_Many = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())]
+_Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]
+_Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code; errors of grevy's own become one line."""
+    logging.getLogger("grevy").addHandler(logging.NullHandler())
+    try:
+        app(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        print(f"grevy: {_plain(str(error))} Try --help.", file=sys.stderr)
+        raise SystemExit(2) from None
+    except GrevyError as error:
+        print(f"grevy: {_plain(str(error))}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("grevy: interrupted; the same command goes on from here.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(141) from None
+    except OSError as error:
+        where = f" ({_plain(str(error.filename))})" if error.filename else ""
+        print(f"grevy: {_plain(error.strerror or str(error))}{where}.", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _plain(text: str) -> str:
+    """Text without control characters, which a file's strings may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@app.command
+def inspect(file: str, /, *, as_json: _Json = False) -> None:
+    """Say what is in an NWB file, what is remarkable about it, and which command fits it.
+
+    Parameters
+    ----------
+    file
+        The NWB file.
+    as_json
+        Print JSON for programs.
+    """
+    from . import nwb
+
+    description = nwb.describe(file)
+    if as_json:
+        print(json.dumps(nwb.to_json(description), indent=2))
+    else:
+        print(nwb.describe_text(description))
+
+
+@app.command
+def run(
+    file: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    config: Path | None = None,
+    pairs: Literal["time", "behavior", "hybrid"] | None = None,
+    label: _Many = None,
+    units: str | None = None,
+    bin_s: float | None = None,
+    epochs: str | None = None,
+    stimuli: _Many = None,
+    series: str | None = None,
+    nan: Literal["refuse", "drop-roi", "interpolate"] | None = None,
+    times: Literal["refuse", "drop"] | None = None,
+    window_s: float | None = None,
+    offset_s: float | None = None,
+    decay_s: float | None = None,
+    latents: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
+    hidden: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
+    learning_rate: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    steps: int | None = None,
+    search_steps: int | None = None,
+    folds: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Do everything: read a recording, choose and train an encoder, decode, write a report.
+
+    The folder OUT then holds report.html, run.toml (every setting), scores.csv, results.json,
+    embedding.npz, model.safetensors, figures and a log. A finished OUT is never overwritten; the
+    same call on an unfinished one goes on.
+
+    Parameters
+    ----------
+    file
+        The NWB recording. May be left out with --config.
+    out
+        Folder for the results; by default the file's name with "-grevy".
+    config
+        A run.toml of an earlier run; other options change its settings.
+    pairs
+        What makes two samples alike: nearness in time (default), behaviour, or both.
+    label
+        Behaviour to decode (and to learn from, for behavior and hybrid pairs): a series of the
+        file, or "frame" or "stimulus".
+    units
+        Which units to take, such as 'location == adn'.
+    bin_s
+        Width of a spike-count bin in seconds.
+    epochs
+        The part of the session to use, by the tag of its epoch or the name of an interval table.
+    stimuli
+        The stimuli to use; all of them by default.
+    series
+        Object path of the activity inside the file.
+    nan
+        What to do about values that are not numbers: refuse (default), drop-roi or interpolate.
+    times
+        What to do about timestamps out of order: refuse (default) or drop.
+    window_s
+        Time that the encoder sees at once.
+    offset_s
+        Time between a sample and its positive.
+    decay_s
+        How long the indicator remembers; keeps training away from test stretches.
+    latents
+        Dimensions of the embedding to choose from.
+    hidden
+        Hidden units to choose from.
+    learning_rate
+        Learning rates to choose from.
+    steps
+        Training steps.
+    search_steps
+        Training steps of each candidate.
+    folds
+        At most this many folds.
+    seed
+        Every random number follows from it.
+    device
+        auto, cpu, cuda or cuda:N.
+    quiet
+        Show no progress.
+    """
+    from . import pipeline
+    from .settings import load_toml, read_config
+
+    given: dict[str, Any] = {
+        "file": file, "pairs": pairs, "labels": label, "units": units, "bin_s": bin_s,
+        "epochs": epochs, "stimuli": stimuli, "series": series, "nan": nan, "times": times,
+        "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
+        "hidden": hidden, "learning_rate": learning_rate, "steps": steps,
+        "search_steps": search_steps, "folds": folds, "seed": seed, "device": device,
+    }  # fmt: skip
+    values = load_toml(config) if config else {}
+    values |= {k: v for k, v in given.items() if v is not None}
+    if "file" not in values:
+        raise ConfigError("name the recording to run: grevy run FILE, or --config RUN.toml.")
+    settings = read_config(values)
+    folder = out or Path(f"{Path(settings.file).stem}-grevy")
+    path = pipeline.run_config(settings, folder, quiet=quiet)
+    if not quiet:
+        print(_summary(folder))
+    print(path)
+
+
+def _summary(folder: Path) -> str:
+    from . import report
+
+    results, _ = report.load_results(folder)
+    lines = [f"- {line}" for line in results.headline]
+    lines += [f"! {line}" for line in results.warnings]
+    return _plain("\n".join(lines))
+
+
+@app.command
+def simulate(
+    out: Path,
+    /,
+    *,
+    movies: int = 11,
+    repeats: int = 10,
+    frames: int = 900,
+    cells: int = 41,
+    noise: float = 1.0,
+    onset: float = 0.0,
+    drift: float = 0.0,
+    order: Literal["random", "fixed"] = "random",
+    seed: int = 0,
+) -> None:
+    """Write a simulated two-photon session in the layout of DANDI 000036.
+
+    Parameters
+    ----------
+    out
+        NWB file to write; an existing one is never overwritten.
+    movies
+        Repeated movies, spread over a range of strengths; the last drives no cell.
+    repeats
+        Presentations of each movie.
+    frames
+        Frames a movie, 30 a second.
+    cells
+        Cells.
+    noise
+        White measurement noise, as a share of a cell's own calcium.
+    onset
+        Strength of a transient at every onset.
+    drift
+        Strength of slow changes over the session.
+    order
+        Whether movies come shuffled or always in one order.
+    seed
+        Every random number follows from it.
+    """
+    from . import nwb, synthetic
+
+    session = synthetic.openscope(
+        seed, movies=movies, n_repeats=repeats, n_frames=frames, n_cells=cells, noise=noise,
+        onset=onset, drift=drift, order=order,
+    )  # fmt: skip
+    print(nwb.write_openscope(out, session))
+
+
+@app.command
+def demo(*, out: Path = Path("demo"), quiet: _Quiet = False) -> None:
+    """Simulate a small session and run everything on it.
+
+    Parameters
+    ----------
+    out
+        Folder for the recording and the results.
+    quiet
+        Show no progress.
+    """
+    from . import pipeline
+
+    path = pipeline.demo(out, quiet=quiet)
+    if not quiet:
+        print(_summary(path.parent))
+    print(path)
+
+
+@app.command
+def report(folder: Path, /) -> None:
+    """Write the report of a finished run anew from its saved results.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    """
+    from . import report as pages
+
+    results, embedding = pages.load_results(folder)
+    print(pages.write_report(folder, results, embedding))
+
+
+@app.command
+def doctor(*, as_json: _Json = False) -> None:
+    """Say what grevy runs on: versions, devices, threads, and a short self-test.
+
+    Parameters
+    ----------
+    as_json
+        Print JSON for programs.
+    """
+    from .doctor import examine
+
+    facts = examine()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        width = max(len(k) for k in facts)
+        print("\n".join(f"{k:<{width}}  {v}" for k, v in facts.items()))
+    if facts["self-test"] != "passed":
+        raise SystemExit(3)
