@@ -62,8 +62,9 @@ def notebook_repeats(frames: Sequence[int]) -> list[list[int]]:
     """Positions of each repeat of one stimulus: a repeat ends where the next frame is 0."""
     repeats: list[list[int]] = []
     current: list[int] = []
+    last = max(frames)
     for i in range(len(frames) - 1):
-        if frames[i] < max(frames):
+        if frames[i] < last:
             current.append(i)
         if frames[i + 1] == 0 or i == len(frames) - 2:
             repeats.append(list(current))
