@@ -54,7 +54,7 @@ _FIRST_S, _LAST_S = 27.475720, 4231.718994
 _FIRST_STEPS_S = np.array([0.0, 0.016696, 0.033392, 0.050038, 0.066491, 0.083426])
 _LAST_STEPS_S = np.array([-0.083395, -0.066720, -0.050058, -0.033375, -0.016669, 0.0])
 _REFRESH_S = 0.0166794
-_IMAGING_S = (4231.67713 - 27.47572) / 126757
+_IMAGING_S = (4231.677128 - 27.47572) / 126757
 _BEFORE, _AFTER = 133, 285
 _TICKS, _SEGMENTS = 231_300, 123  # refreshes and unbroken stretches of the full-size session
 _GAP_S = (_LAST_S - _FIRST_S - (_TICKS - _SEGMENTS) * _REFRESH_S) / (_SEGMENTS - 1)
@@ -106,11 +106,11 @@ def openscope(
     n_frames: int = 900,
     n_cells: int = 41,
     n_latents: int = 4,
-    noise: float = 1.0,
-    spikes_hz: float = 6.0,
+    noise: float = 4.0,
+    spikes_hz: float = 3.0,
     calcium_s: float = 0.7,
-    smooth_s: float = 0.5,
-    state: float = 0.5,
+    smooth_s: float = 0.7,
+    state: float = 0.3,
     onset: float = 0.0,
     drift: float = 0.0,
     order: Order = "random",
@@ -129,8 +129,8 @@ def openscope(
     ----------
     seed : int
     movies : int or mapping of str to float
-        How many of the 11 movies of the real session, spread over the range of `STRENGTHS` with the
-        undriven one always among them; or names and strengths of your own.
+        How many of the 11 movies of the real session, spread over `STRENGTHS` from the strongest
+        to the undriven one; or names and strengths of your own.
     n_repeats, n_frames, n_cells, n_latents : int
     noise : float
         Standard deviation of the white measurement noise, as a share of the typical standard
@@ -359,7 +359,7 @@ def _latents(
 def _mix(seed: int, latents: NDArray[np.float64], n_cells: int) -> NDArray[np.float64]:
     """Drive of each cell, shape (T, n_cells): random saturating features, 0 for no latents."""
     rng, n_features = stream(seed, 2), 32
-    into = rng.normal(0, 1, (latents.shape[1], n_features))
+    into = rng.normal(0, 2, (latents.shape[1], n_features))
     bias = rng.normal(0, 1, n_features)
     out = rng.normal(0, 1.6 / np.sqrt(n_features), (n_features, n_cells))
     return np.asarray((np.tanh(latents @ into + bias) - np.tanh(bias)) @ out)

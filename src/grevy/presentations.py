@@ -90,17 +90,17 @@ def _unusable(repeat: NDArray[np.int32], frame: NDArray[np.int32]) -> list[str]:
     _, lasted = np.unique(repeat, return_counts=True)
     if len(lasted) < 2:
         return ["never repeats"]
-    pairs = np.unique(np.stack([frame, repeat]), axis=1)
-    frames, times_seen = np.unique(pairs[0], return_counts=True)
-    if (times_seen > 1).mean() < 0.5:
-        return ["never repeats: its frame numbers go on from one presentation to the next"]
-    if pairs.shape[1] < 0.5 * len(frames) * len(lasted):
-        return [
-            f"has no fixed order of frames: a presentation shows {pairs.shape[1] / len(lasted):.3g}"
-            f" of {len(frames)} frames on average"
-        ]
     if (lasted >= COMPLETE * np.median(lasted)).sum() < 2:
         return ["has fewer than two complete presentations"]
+    pairs = np.unique(repeat.astype(np.int64) * (int(frame.max()) + 1) + frame)
+    frames, times_seen = np.unique(pairs % (int(frame.max()) + 1), return_counts=True)
+    if (times_seen > 1).mean() < 0.5:
+        return ["never repeats: its frame numbers go on from one presentation to the next"]
+    if len(pairs) < 0.5 * len(frames) * len(lasted):
+        return [
+            f"has no fixed order of frames: a presentation shows {len(pairs) / len(lasted):.3g}"
+            f" of {len(frames)} frames on average"
+        ]
     return []
 
 
