@@ -458,7 +458,6 @@ def confusion(problem: Problem, predicted: Predicted, names: tuple[str, ...]) ->
 def relative_error(
     problem: Problem,
     plan: Plan,
-    epochs: Spans,
     choosing: int,
     f: Features,
     train_on: Spans,
@@ -473,7 +472,6 @@ def relative_error(
     ----------
     problem : Problem
     plan : Plan
-    epochs : array of int64, shape (E, 2)
     choosing : int
         Choosing fold that is judged.
     f : Features

@@ -138,9 +138,7 @@ def choose(
         for c, train_on in enumerate(spans):
             run = runs[i * len(spans) + c]
             f = features_of(recording, plan.spans, train_on, run, baselines=False, device=device)
-            errors.append(
-                relative_error(problem, plan, recording.epochs, c, f, train_on, device=device)
-            )
+            errors.append(relative_error(problem, plan, c, f, train_on, device=device))
             judged = keep(recording.epochs, plan.choosing == c)
             bits.append(held_out_bits(run, recording, judged, device=device))
             losses.append(float(run.history[-50:].sum(axis=1).mean()))

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+from grevy.decode import (
+    KNN,
+    Target,
+    circular_distance,
+    error,
+    neighbours,
+    predict,
+    predictions,
+    tune,
+)
+from grevy.errors import DataError
+
+
+def _points(rng: np.random.Generator, n: int, d: int = 4) -> np.ndarray:
+    return rng.standard_normal((n, d)).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_quantities_are_decoded_as_scikit_learn_does(metric: str, k: int) -> None:
+    rng = np.random.default_rng(k)
+    x, q = _points(rng, 300), _points(rng, 80)
+    y = rng.standard_normal((300, 2))
+    target = Target(y, np.zeros(2))
+    ours = predict(x, np.arange(300), q, target, KNN(k, metric))  # type: ignore[arg-type]
+    theirs = KNeighborsRegressor(k, metric=metric).fit(x, y).predict(q)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_classes_are_decoded_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    x, q, y = _points(rng, 300), _points(rng, 80), rng.integers(0, 4, 300)
+    target = Target(y[:, None], np.zeros(1), 4)
+    for k in (1, 5, 12):
+        ours = predict(x, np.arange(300), q, target, KNN(k, "euclidean"))[:, 0]
+        theirs = KNeighborsClassifier(k).fit(x, y).predict(q)
+        assert (ours == theirs).all()
+
+
+def test_a_far_origin_does_not_blur_euclidean_neighbours() -> None:
+    rng = np.random.default_rng(1)
+    x = _points(rng, 200) + np.float32(1000)
+    found = neighbours(x, x, 2, metric="euclidean")
+    true = KNeighborsRegressor(2).fit(x.astype(np.float64), np.zeros(200)).kneighbors(x)[1]
+    assert (found == true).mean() > 0.99
+
+
+def test_own_group_is_never_a_neighbour_and_missing_ones_are_left_out() -> None:
+    rng = np.random.default_rng(2)
+    x, group = _points(rng, 40), np.repeat(np.arange(4), 10)
+    found = neighbours(x, x, 35, train_group=group, query_group=group)
+    assert (found[:, 30:] == -1).all()
+    assert (group[found[:, :30]] != group[:, None]).all()
+    y = np.where(group == 0, 100.0, 0.0)[:, None]
+    said = predictions(Target(y, np.zeros(1)), np.arange(40), found, [35])[0]
+    assert (said[group == 0] == 0).all()
+    np.testing.assert_allclose(said[group == 1], 100 / 3)
+
+
+def test_circular_quantities_average_around_the_circle() -> None:
+    target = Target(np.array([[350.0], [10.0]]), np.array([360.0]))
+    said = predictions(target, np.arange(2), np.array([[0, 1]]), [2])[0]
+    assert circular_distance(said, np.zeros((1, 1)), 360.0)[0, 0] < 1e-9
+    assert error(target, np.array([0]), np.array([[20.0]]))[0] == pytest.approx(30.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60))
+def test_chunks_do_not_show(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, q = _points(rng, 60), _points(rng, 9)
+    whole = neighbours(x, q, k)
+    one_by_one = np.concatenate([neighbours(x, q[i : i + 1], k) for i in range(9)])
+    assert (whole == one_by_one).all()
+
+
+def test_tuning_prefers_the_number_of_neighbours_that_the_noise_asks_for() -> None:
+    rng = np.random.default_rng(3)
+    angle = rng.uniform(0, 2 * np.pi, 1200)
+    x = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    groups = np.repeat(np.arange(6), 200)
+    clean = tune(x, Target(x.astype(np.float64), np.zeros(2)), np.arange(1200), groups)
+    noisy_y = np.cos(angle)[:, None] + rng.standard_normal((1200, 1))
+    noisy = tune(x, Target(noisy_y, np.zeros(1)), np.arange(1200), groups)
+    assert clean.k <= 3
+    assert noisy.k >= 25
+
+
+def test_k_must_fit() -> None:
+    with pytest.raises(DataError, match="k must be between 1 and the 3"):
+        neighbours(np.zeros((3, 2), np.float32), np.zeros((1, 2), np.float32), 4)

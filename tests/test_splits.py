@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grevy.errors import ConfigError
+from grevy.recording import BLOCK_DTYPE, StimulusTrack
+from grevy.splits import block_plan, choosing_spans, mask_of, repeat_plan, training_spans
+
+
+def session(n_repeats: int, n_movies: int, length: int, gap: int, seed: int) -> StimulusTrack:
+    """Presentations of equal length in random order, with gaps."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(np.tile(np.arange(n_movies), n_repeats))
+    total = len(order) * (length + gap)
+    index, frame, repeat = (np.full(total, -1, dtype=np.int32) for _ in range(3))
+    seen = np.zeros(n_movies, dtype=int)
+    for i, s in enumerate(order):
+        at = slice(i * (length + gap), i * (length + gap) + length)
+        index[at], frame[at], repeat[at] = s, np.arange(length), seen[s]
+        seen[s] += 1
+    names = tuple(f"movie {i}" for i in range(n_movies))
+    blocks = np.zeros(0, dtype=BLOCK_DTYPE)
+    return StimulusTrack(
+        names, index, frame, repeat, (length,) * n_movies, (1.0,) * n_movies, blocks
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_repeats=st.integers(2, 14),
+    n_movies=st.integers(1, 4),
+    n_folds=st.integers(2, 12),
+    guard=st.integers(0, 6),
+    seed=st.integers(0, 100),
+)
+def test_no_fold_trains_on_what_it_tests(
+    n_repeats: int, n_movies: int, n_folds: int, guard: int, seed: int
+) -> None:
+    track = session(n_repeats, n_movies, 12, 8, seed)
+    total = len(track.index)
+    epochs = np.array([[0, total]])
+    plan = repeat_plan(track, epochs, n_folds=n_folds, seed=seed, guard=guard)
+    shown = track.index >= 0
+    scored, aside = plan.fold >= 0, plan.choosing >= 0
+    assert not (scored & aside).any()
+    assert ((scored | aside) == shown).all()
+    for fold in range(plan.n_folds):
+        test = np.flatnonzero(plan.fold == fold)
+        assert len(test)
+        train = np.flatnonzero(mask_of(training_spans(plan, epochs, fold), total))
+        if len(train):
+            nearest = np.abs(test[:, None] - train[None]).min()
+            assert nearest > guard
+    for c in range(plan.n_choosing):
+        train_mask = mask_of(choosing_spans(plan, epochs, c), total)
+        assert not (train_mask & (scored | (plan.choosing == c))).any()
+
+
+def test_a_fifth_is_set_aside_and_every_stimulus_is_in_every_fold() -> None:
+    track = session(10, 3, 12, 8, 0)
+    plan = repeat_plan(track, np.array([[0, len(track.index)]]), n_folds=8, seed=1, guard=3)
+    for s in range(3):
+        here = track.index == s
+        assert len(np.unique(track.repeat[here & (plan.choosing >= 0)])) == 2
+        for fold in range(8):
+            assert len(np.unique(track.repeat[here & (plan.fold == fold)])) == 1
+    assert len(plan.spans) == 30
+    other = repeat_plan(track, np.array([[0, len(track.index)]]), n_folds=8, seed=2, guard=3)
+    assert (other.choosing != plan.choosing).any()
+
+
+def test_too_few_repeats_leave_nothing_for_choosing() -> None:
+    track = session(4, 2, 12, 8, 0)
+    plan = repeat_plan(track, np.array([[0, len(track.index)]]), n_folds=10, seed=0, guard=0)
+    assert plan.n_choosing == 0
+    assert plan.n_folds == 4
+
+
+def test_blocks_cover_what_is_known_in_order_of_time() -> None:
+    known = np.ones(1000, dtype=bool)
+    known[300:400] = False
+    epochs = np.array([[0, 500], [500, 1000]])
+    plan = block_plan(known, epochs, n_folds=8, seed=0, guard=10)
+    assert ((plan.fold >= 0) | (plan.choosing >= 0))[known].all()
+    assert (plan.group[~known] == -1).all()
+    assert (np.diff(plan.group[known]) >= 0).all()
+    assert len(np.unique(plan.fold[plan.fold >= 0])) == 8
+    assert plan.n_choosing == 2
+    for a, b in plan.spans:
+        assert not (a < 500 < b)
+
+
+def test_one_fold_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 2 folds"):
+        block_plan(np.ones(10, bool), np.array([[0, 10]]), n_folds=1, seed=0, guard=0)
