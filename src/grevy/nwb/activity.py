@@ -15,8 +15,19 @@ from .clock import Axes, Clock, axes, clock, increasing, wrong_steps
 from .files import load, matrix, neurodata_type, refuse_size, text, walk
 from .tables import referenced
 
-__all__ = ["Kind", "NanPolicy", "Source", "TimesPolicy", "Traces", "find_activity", "find_series",
-           "Looked", "layout", "read_activity", "scan"]  # fmt: skip
+__all__ = [
+    "Kind",
+    "Looked",
+    "NanPolicy",
+    "Source",
+    "TimesPolicy",
+    "Traces",
+    "find_activity",
+    "find_series",
+    "layout",
+    "read_activity",
+    "scan",
+]  # fmt: skip
 
 Kind = Literal["dff", "events", "deconvolved", "fluorescence", "neuropil", "one series a neuron",
                "other"]  # fmt: skip
@@ -110,8 +121,8 @@ def find_activity(file: Any) -> list[Source]:
         is_roi = neurodata_type(group) == "RoiResponseSeries" or "rois" in group
         if is_roi or container in ("DfOverF", "Fluorescence"):
             found.append(Source(path, _kind(path, container), (group,)))
-        elif data.ndim == 1 and (stem := re.fullmatch(r"(.*?\D)\d+", path)):
-            singles.setdefault(stem[1], []).append((path, group))
+        elif data.ndim == 1 and (numbered := re.fullmatch(r"(.*?\D)\d+", path)):
+            singles.setdefault(numbered[1], []).append((path, group))
     for stem, members in singles.items():
         if len(members) >= 5 and len({g["data"].shape for _, g in members}) == 1:
             groups = tuple(g for _, g in members)
@@ -225,7 +236,8 @@ def read_activity(
     keep = how.accepted
     if keep is not None:
         notes.append(
-            f"{int(keep.sum())} of {len(keep)} ROIs are accepted by {how.accepted_by}; only they were read."
+            f"{int(keep.sum())} of {len(keep)} ROIs are accepted by {how.accepted_by}; only they "
+            f"were read."
         )
         if not keep.any():
             raise DataError(
@@ -278,15 +290,15 @@ def _finite(
     nan: NanPolicy,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[str, ...]]:
     """Apply the NaN policy: the traces, which channels stay, what was done."""
-    bad = ~np.isfinite(x)
-    stays = np.ones(x.shape[1], bool)
+    bad: NDArray[np.bool_] = ~np.isfinite(x)
+    stays: NDArray[np.bool_] = np.ones(x.shape[1], bool)
     if not bad.any():
         return x, stays, ()
-    hit = bad.any(axis=0)
+    hit = np.asarray(bad.any(axis=0))
     first = np.argwhere(bad)[0]
     found = (
-        f"{int(bad.sum())} values that are not finite, in {int(hit.sum())} of {x.shape[1]} channels "
-        f"(the first at sample {first[0]}, {when[first[0]]:.6g} s, {channels[first[1]]})"
+        f"{int(bad.sum())} values that are not finite, in {int(hit.sum())} of {x.shape[1]} "
+        f"channels (the first at sample {first[0]}, {when[first[0]]:.6g} s, {channels[first[1]]})"
     )
     match nan:
         case "refuse":

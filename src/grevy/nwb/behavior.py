@@ -26,8 +26,10 @@ MAX_GAP_STEPS = 5.0
 AVERAGE_FROM = 2.0
 """Labels are averaged within a sample that is at least so many of their own steps long."""
 
-_NOT_BEHAVIOR = re.compile(r"Image|TwoPhoton|OnePhoton|Optical|Electrical|LFP|IndexSeries|RoiResponse|"
-                           r"SpikeEvent|Decomposition|VoltageClamp|CurrentClamp")  # fmt: skip
+_NOT_BEHAVIOR = re.compile(
+    "Image|TwoPhoton|OnePhoton|Optical|Electrical|LFP|IndexSeries|RoiResponse|SpikeEvent|"
+    "Decomposition|VoltageClamp|CurrentClamp"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,8 @@ def read_series(path: str, group: Any, *, times: TimesPolicy = "refuse") -> Seri
     when = clock(group)
     if when is None:
         raise DataError(
-            f"'{path}' must have timestamps, or a starting_time with a positive rate; found neither. "
-            f"Choose another label."
+            f"'{path}' must have timestamps, or a starting_time with a positive rate; found "
+            f"neither. Choose another label."
         )
     data = group["data"]
     how = axes(path, data.shape, when.n, None)
@@ -116,12 +118,14 @@ def read_series(path: str, group: Any, *, times: TimesPolicy = "refuse") -> Seri
             )
         kept = increasing(times_s)
         notes.append(
-            f"{len(times_s) - len(kept)} samples of '{path}' with wrong timestamps were dropped: {wrong}."
+            f"{len(times_s) - len(kept)} samples of '{path}' with wrong timestamps were dropped: "
+            f"{wrong}."
         )
         values, times_s = values[kept], times_s[kept]
-    known = np.isfinite(values) if values.ndim == 1 else np.isfinite(values).all(axis=1)
-    period = None if discrete or values.ndim > 1 else circle(values[known], unit)
-    if period is None and not discrete and period_of(unit) is not None and values.ndim == 1:
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    one_axis = not discrete and values.ndim == 1
+    period = circle(values[known].astype(np.float64), unit) if one_axis else None
+    if one_axis and period is None and period_of(unit) is not None:
         notes.append(
             f"'{path}' is in {unit} but spans more than one turn: it is not read as circular."
         )
@@ -285,8 +289,8 @@ def find_label(
     near = difflib.get_close_matches(wanted, [s.rsplit("/", 1)[-1] for s in short], n=1)
     mean = f" Did you mean '{near[0]}'?" if near else ""
     raise DataError(
-        f"label '{name}' must name a behaviour series or TABLE.COLUMN; found none.{mean} There are: "
-        f"{', '.join(short[:40]) or 'none'}{', ...' if len(short) > 40 else ''}."
+        f"label '{name}' must name a behaviour series or TABLE.COLUMN; found none.{mean} There "
+        f"are: {', '.join(short[:40]) or 'none'}{', ...' if len(short) > 40 else ''}."
     )
 
 

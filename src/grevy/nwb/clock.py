@@ -156,7 +156,8 @@ def _trim(
         )
     elif stamps == t - 1:
         notes.append(
-            f"'{where}' has one timestamp too few ({stamps} for {t} samples): the last sample is dropped."
+            f"'{where}' has one timestamp too few ({stamps} for {t} samples): the last sample is "
+            f"dropped."
         )
     return Axes(roi_first, t if stamps is None else min(t, stamps), c, tuple(notes))
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GrevyError
-from ..recording import StimulusTrack
 from ..stimulus import align, remarks
 from .activity import RANK, UNITS_RANK, Source, find_activity, layout, scan
 from .behavior import Series, behavior_series, read_series
@@ -66,19 +65,24 @@ def describe(path: str | os.PathLike[str], *, allow_external: bool = False) -> D
         said: list[str] = []
         sources, units = find_activity(file), find_units(file)
         advice: dict[str, str] = {}
-        activity = tuple(_activity(s, said, advice if s is sources[0] else {}) for s in sources)
+        activity = tuple(
+            _activity(s, said if s is sources[0] else [], advice if s is sources[0] else {})
+            for s in sources
+        )
         counted = None if units is None else _units(units, said)
         times = _sample_times(sources, activity, units, counted)
-        stimuli, track = _stimuli(file, times, said)
+        stimuli = _stimuli(file, times, said)
         behavior = tuple(_behavior(p, g, times, said) for p, g in behavior_series(file, sources))
+        said += _empty(behavior)
         tables = interval_tables(file)
-        intervals = tuple(_table(t) for t in tables)
+        intervals = tuple(_table(t, said) for t in tables)
         usable = population(activity, counted, said)
         suggestion = ""
-        if usable:
-            chosen = options(file, behavior, tables, track, times, said)
-            if usable != "units":
+        if usable is not None:
+            path_read, chosen = usable
+            if sources and path_read == sources[0].path:
                 chosen += [f"{k} {v}" for k, v in advice.items()]
+            chosen += options(file, behavior, tables, stimuli, times, said)
             suggestion = " ".join([f"grevy run {shlex.quote(str(path))}", *chosen])
         return Description(
             file=_file(Path(path), file),
@@ -87,7 +91,7 @@ def describe(path: str | os.PathLike[str], *, allow_external: bool = False) -> D
             stimuli=stimuli,
             behavior=behavior,
             intervals=intervals,
-            findings=tuple(dict.fromkeys(said)),
+            findings=tuple(dict.fromkeys(f[:1].upper() + f[1:] for f in said)),
             suggestion=suggestion,
         )
 
@@ -158,8 +162,16 @@ def _units(units: Units, said: list[str]) -> UnitsFacts:
     columns = []
     for name in units.columns:
         values = units.column(name)
-        few = values.dtype.kind in "Ob" or (values.dtype.kind in "iu" and name != "id")
-        columns.append(ColumnFacts(name, few_values(values) if few else ()))
+        counts_of = few_values(values) if values.dtype.kind in "Obiu" and name != "id" else ()
+        often = values.dtype.kind in "Ob" or 2 * len(counts_of) <= units.n
+        columns.append(ColumnFacts(name, counts_of if often else ()))
+        if name == "location" and len(counts_of) > 1:
+            places = ", ".join(f"{v or 'unnamed'} ({n})" for v, n in counts_of)
+            one = next(v for v, _ in counts_of if v)
+            said.append(
+                f'Units come from {len(counts_of)} places: {places}; --units "location == '
+                f"'{one}'\" takes one of them."
+            )
     try:
         stop = units.table.ends("spike_times")
         counts = np.diff(np.append(0, stop))
@@ -172,8 +184,8 @@ def _units(units: Units, said: list[str]) -> UnitsFacts:
         return UnitsFacts(units.n, 0, 0, None, None, tuple(columns), str(error))
     if last - start > 7 * 86400:
         said.append(
-            f"Spike times run from {start:.6g} to {last:.6g}, which would be {(last - start) / 86400:.3g} "
-            f"days: they may be sample numbers instead of seconds."
+            f"Spike times run from {start:.6g} to {last:.6g}, which would be "
+            f"{(last - start) / 86400:.3g} days: they may be sample numbers instead of seconds."
         )
     if "obs_intervals" in units.table.ragged:
         said.append(
@@ -206,14 +218,14 @@ def _sample_times(
 
 def _stimuli(
     file: Any, times: NDArray[np.float64] | None, said: list[str]
-) -> tuple[tuple[StimulusFacts, ...], StimulusTrack | None]:
+) -> tuple[StimulusFacts, ...]:
     try:
         shown = find_stimuli(file)
     except GrevyError as error:
         said.append(str(error))
-        return (), None
+        return ()
     if shown is None:
-        return (), None
+        return ()
     said += shown.notes
     _templates(file, shown, said)
     track = align(np.empty(0) if times is None else times, shown.table)
@@ -224,17 +236,19 @@ def _stimuli(
             (float(own["start_s"].min()), float(own["stop_s"].max())) if len(own) else (None, None)
         )
         reason = "" if times is None else track.reasons.get(name, "")
+        framed = bool((shown.table.frame[shown.table.name == i] >= 0).any())
         facts.append(StimulusFacts(
-            name, shown.source[name], shown.kind, shown.n_rows[name], track.n_frames[i], len(own),
+            name, shown.source[name], shown.kind, shown.n_rows[name],
+            track.n_frames[i] if framed else 0, len(own),
             start, stop, reason,
         ))  # fmt: skip
     if len(track.reasons) <= 8 and times is not None:
         said += remarks(track)
     elif times is not None:
         said.append(
-            f"Frames of {len(track.reasons)} of {len(track.names)} stimuli cannot be decoded: see there."
+            f"Frames of {len(track.reasons)} of {len(track.names)} stimuli cannot be decoded."
         )
-    return tuple(facts), track
+    return tuple(facts)
 
 
 def _templates(file: Any, shown: Shown, said: list[str]) -> None:
@@ -278,7 +292,9 @@ def _behavior(
         )
     said += series.notes
     missing = int((~series.known).sum())
-    if missing:
+    if missing == len(series.known):
+        problem = f"'{path}' holds no finite value."
+    elif missing:
         first = int(np.flatnonzero(~series.known)[0])
         said.append(
             f"'{path}' has {missing} of {len(series.known)} samples that are not finite (the first "
@@ -299,11 +315,13 @@ def _behavior(
         share,
         start,
         stop,
+        problem,
     )
 
 
-def _table(one: Table) -> TableFacts:
-    time, _ = spans(one)
+def _table(one: Table, said: list[str]) -> TableFacts:
+    time, assumed = spans(one)
+    said += assumed
     values = []
     if "tags" in one.ragged:
         tags = np.array([str(t) for row in one.rows("tags") for t in row], dtype=object)
@@ -314,5 +332,16 @@ def _table(one: Table) -> TableFacts:
             if column.dtype == object and all(isinstance(v, str) for v in column):
                 values.append((c, few_values(column)))
     columns = tuple(c for c in (*one.plain, *one.ragged) if c not in ("start_time", "stop_time"))
-    kept = tuple((c, v) for c, v in values if v)
+    kept = tuple((c, v) for c, v in values if len(v) > 1)
     return TableFacts(one.path, one.n_rows, columns, *_ends(time.ravel()), kept)
+
+
+def _empty(behavior: tuple[BehaviorFacts, ...]) -> list[str]:
+    """One sentence for all series without a finite value."""
+    empty = [b.path for b in behavior if b.problem.endswith("holds no finite value.")]
+    if not empty:
+        return []
+    listed = ", ".join(f"'{p}'" for p in empty[:5])
+    return [
+        f"{len(empty)} series hold no finite value: {listed}{', ...' if len(empty) > 5 else ''}."
+    ]

@@ -10,7 +10,7 @@ from .facts import Description
 __all__ = ["describe_text"]
 
 WIDTH = 100
-MOST = 30
+MOST = 20
 """Rows of one section that are shown; the JSON has all."""
 
 
@@ -114,7 +114,7 @@ def _activity(d: Description) -> list[str]:
                 _span(a.start_s, a.stop_s),
                 f"stored {shape} ({a.orientation})",
                 f"unit '{a.unit}'" if a.unit else "",
-            )  # fmt: skip
+            )
         )
     return lines
 
@@ -124,11 +124,16 @@ def _units(d: Description) -> list[str]:
         return []
     u = d.units
     if u.problem:
-        lines = [f"{u.n_units} units, cannot be read"]
+        lines = [f"{u.n_units} units, spikes cannot be read"]
     else:
         silent = f"{u.n_silent} without spikes" if u.n_silent else ""
         lines = [
-            _list(f"{u.n_units} units", f"{u.n_spikes} spikes", silent, _span(u.start_s, u.stop_s))
+            _list(
+                f"{u.n_units} unit{'s' * (u.n_units != 1)}",
+                f"{u.n_spikes} spikes",
+                silent,
+                _span(u.start_s, u.stop_s),
+            )
         ]
     lines += [f"{c.name}: {_counts(c.counts)}" for c in u.columns if c.counts]
     rest = [c.name for c in u.columns if not c.counts]
@@ -136,6 +141,8 @@ def _units(d: Description) -> list[str]:
 
 
 def _stimuli(d: Description) -> list[str]:
+    if len(d.stimuli) > MOST:
+        return _many_stimuli(d)
     lines = []
     for s in d.stimuli:
         frames = f"{s.n_frames} frame{'s' * (s.n_frames != 1)}" if s.n_frames else ""
@@ -148,7 +155,22 @@ def _stimuli(d: Description) -> list[str]:
                 f"shown {s.n_repeats} x",
                 _span(s.start_s, s.stop_s),
                 f"cannot be decoded: {s.reason}" if s.reason else "",
-            )  # fmt: skip
+            )
+        )
+    return lines
+
+
+def _many_stimuli(d: Description) -> list[str]:
+    """One line a source, for tables of hundreds of clips."""
+    lines = []
+    for path in dict.fromkeys(s.path for s in d.stimuli):
+        own = [s for s in d.stimuli if s.path == path]
+        usable = sum(not s.reason for s in own)
+        first = ", ".join(s.name for s in own[:3])
+        repeats = sorted(s.n_repeats for s in own)
+        often = f"{repeats[0]}" if repeats[0] == repeats[-1] else f"{repeats[0]} to {repeats[-1]}"
+        lines.append(
+            f"{path}  {len(own)} stimuli ({first}, ...), shown {often} x, {usable} can be decoded"
         )
     return lines
 
@@ -158,7 +180,8 @@ def _behavior(d: Description) -> list[str]:
     for b in d.behavior:
         shape = " x ".join(str(n) for n in b.shape)
         if b.problem:
-            lines.append(f"{b.path}  {shape}, cannot be read")
+            why = "no finite value" if b.problem.endswith("no finite value.") else "cannot be read"
+            lines.append(f"{b.path}  {shape}, {why}")
             continue
         rate = "" if b.rate_hz is None else f"{b.rate_hz:.4g} Hz"
         share = "" if b.share is None else f"covers {b.share:.0%} of the activity"

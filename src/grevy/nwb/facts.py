@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .activity import Kind
+
 __all__ = ["ActivityFacts", "BehaviorFacts", "ColumnFacts", "Description", "FileFacts",
            "StimulusFacts", "TableFacts", "UnitsFacts", "to_json"]  # fmt: skip
 
@@ -28,7 +30,7 @@ class ActivityFacts:
     """One set of traces. `problem` says why it cannot be read, "" where it can."""
 
     path: str
-    kind: str
+    kind: Kind
     shape: tuple[int, ...]
     n_samples: int
     n_channels: int

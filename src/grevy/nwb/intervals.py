@@ -110,8 +110,8 @@ def restrict_to(file: Any, wanted: str) -> tuple[Spans, str]:
     elif wanted in by_name:
         found, said = spans(by_name[wanted])[0], f"the intervals of table '{wanted}'"
     elif head in by_name:
-        rows = _having(by_name[head], tail)
-        found, said = spans(by_name[head])[0][rows], f"the rows of table '{head}' with '{tail}'"
+        found = spans(by_name[head])[0][_having(by_name[head], tail)]
+        said = f"the rows of table '{head}' with '{tail}'"
     if found is None:
         names = ", ".join(sorted({t.name for t in tables})) or "none"
         raise DataError(

@@ -93,7 +93,8 @@ def find_stimuli(file: Any, wanted: Sequence[str] | None = None) -> Shown | None
         own = [t for t in others if t.path.startswith("intervals/")]
         shown = _from_tables([t for t in tables if t in framed or t in own], wanted)
         if series:
-            note = f"IndexSeries were not read, since interval tables have frames: {', '.join(series)}."
+            listed = ", ".join(series)
+            note = f"IndexSeries were not read, since interval tables have frames: {listed}."
             shown = Shown(shown.table, shown.kind, shown.source, shown.n_rows, (*shown.notes, note))
         return shown
     if series:
@@ -175,7 +176,8 @@ def _append(rows: _Rows, one: Table) -> None:
     ok = np.isfinite(time).all(axis=1) & (time[:, 1] >= time[:, 0])
     if not ok.all():
         rows.notes.append(
-            f"{int((~ok).sum())} of {one.n_rows} rows of '{one.path}' have no usable times and were left out."
+            f"{int((~ok).sum())} of {one.n_rows} rows of '{one.path}' have no usable times and were "
+            f"left out."
         )
     rows.start.append(time[ok, 0])
     rows.stop.append(time[ok, 1])

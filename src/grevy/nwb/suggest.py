@@ -8,54 +8,66 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recording import StimulusTrack
 from .activity import RANK, UNITS_RANK
 from .behavior import read_series
 from .clock import period_of
-from .facts import ActivityFacts, BehaviorFacts, UnitsFacts
+from .facts import ActivityFacts, BehaviorFacts, StimulusFacts, UnitsFacts
 from .files import neurodata_type
 from .intervals import inside, spans, tagged, union
 from .tables import Table, few_values
 
 __all__ = ["options", "population"]
 
+FEW_REPEATS = 3
+"""Stimuli that repeat less often are no reason to leave out behaviour."""
+
 
 def population(
     activity: tuple[ActivityFacts, ...], units: UnitsFacts | None, said: list[str]
-) -> str:
-    """What `read` would choose, "" where it cannot be run, with a finding that says why."""
-    first = activity[0] if activity else None
-    if first is not None and (units is None or RANK[first.kind] < UNITS_RANK):
-        n = first.n_accepted if first.n_accepted is not None else first.n_channels
-        problem, what = first.problem, f"'{first.path}'"
-    elif units is not None:
-        n, problem, what = units.n_units - units.n_silent, units.problem, "the units table"
-    else:
+) -> tuple[str, list[str]] | None:
+    """What a run would read and the options for it, None where nothing can be run, saying why."""
+    places: list[tuple[int, str, int, str]] = []
+    for a in activity:
+        n = a.n_channels if a.n_accepted is None else a.n_accepted
+        places.append((RANK[a.kind], a.path, n, a.problem))
+    if units is not None:
+        places.append((UNITS_RANK, "units", units.n_units - units.n_silent, units.problem))
+    places.sort(key=lambda p: p[0])
+    for rank, path, n, problem in places:
+        if problem or n < 2:
+            continue
+        others = [f"'{p}'" for _, p, m, q in places if p != path and m > 1 and not q]
+        if others:
+            said.append(f"A run reads '{path}'; --series chooses another: {', '.join(others)}.")
+        if rank == RANK["fluorescence"]:
+            said.append(f"'{path}' is raw fluorescence: bleaching and neuropil are in it.")
+        return path, [] if path == places[0][1] else [f"--series {shlex.quote(path)}"]
+    for _, path, n, problem in places:
+        if problem:
+            said.append(f"Nothing can be run: '{path}' cannot be read, as said above.")
+        else:
+            found = f"{n} channel{'s' * (n != 1)} with data"
+            said.append(
+                f"Nothing can be run: '{path}' holds {found}, and an embedding needs a population."
+            )
+    if not places:
         said.append(
             "Nothing can be run: the file holds neither traces of a population nor sorted units."
         )
-        return ""
-    if problem:
-        said.append(f"Nothing can be run: {what} cannot be read, as said above.")
-        return ""
-    if n < 2:
-        said.append(
-            f"Nothing can be run: {what} holds {n} channel with data, and an embedding needs a population."
-        )
-        return ""
-    return "units" if what == "the units table" else what
+    return None
 
 
 def options(
     file: Any,
     behavior: tuple[BehaviorFacts, ...],
     tables: list[Table],
-    track: StimulusTrack | None,
+    stimuli: tuple[StimulusFacts, ...],
     times: NDArray[np.float64] | None,
     said: list[str],
 ) -> list[str]:
     """Options of `grevy run`: nothing where stimuli repeat, else the label that promises most."""
-    if track is not None and track.decodable:
+    usable = [s for s in stimuli if not s.reason]
+    if any(s.n_frames and s.n_repeats >= FEW_REPEATS for s in usable):
         return []
     best = _best_series(file, behavior)
     if best is not None:
@@ -66,6 +78,8 @@ def options(
     column = _best_column(tables)
     if column:
         return [f"--label {shlex.quote(column)}"]
+    if usable:
+        return []
     said.append(
         "There is nothing to decode: no stimulus repeats and no behaviour fits. A run shows the "
         "embedding without a claim."
@@ -86,7 +100,7 @@ def _best_series(file: Any, behavior: tuple[BehaviorFacts, ...]) -> BehaviorFact
         period = period_of(one.unit)
         score = 1.0
         if one.circular and period:
-            score = 3.0 if np.nanmax(values) - np.nanmin(values) > 0.9 * period else 0.5
+            score = 4.0 * float(1 - abs(np.nanmean(np.exp(2j * np.pi * values / period))))
         elif "SpatialSeries" in neurodata_type(group) or "osition" in one.path:
             score = 2.0
         if best is None or score > best[0]:
@@ -131,9 +145,9 @@ def _best_column(tables: list[Table]) -> str:
         if one.name == "epochs" or not np.isfinite(spans(one)[0]).any():
             continue
         for c in one.plain:
-            if one.group[c].ndim != 1 or one.group[c].dtype.kind not in "OS":
+            if one.group[c].ndim != 1 or one.group[c].dtype.kind not in "OSiub":
                 continue
             counts = few_values(one.column(c))
-            if len(counts) >= 2 and counts[-1][1] >= 5:
+            if len(counts) >= 2 and counts[-1][1] >= 5 and one.name != "invalid_times":
                 return f"{one.name}.{c}"
     return ""

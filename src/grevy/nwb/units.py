@@ -145,7 +145,8 @@ def choose(units: Units, condition: str | None) -> NDArray[np.int64]:
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:
         raise DataError(
-            f"some units must meet '{condition}'; found none of {units.n}. {_values(units, condition)}"
+            f"some units must meet '{condition}'; found none of {units.n}. "
+            f"{_values(units, condition)}"
         )
     return rows
 
@@ -235,8 +236,8 @@ def spike_trains(units: Units, rows: NDArray[np.int64]) -> list[NDArray[np.float
         train = np.asarray(spikes[start[row] : stop[row]], np.float64)
         if not np.isfinite(train).all():
             raise DataError(
-                f"spike times must be finite; found {int((~np.isfinite(train)).sum())} that are not "
-                f"in unit {units.ids[row]} (row {row} of 'units'). Leave it out with units='id != "
+                f"spike times must be finite; found {int((~np.isfinite(train)).sum())} that are "
+                f"not, in unit {units.ids[row]} (row {row} of 'units'). Leave it out with units='id != "
                 f"{units.ids[row]}'."
             )
         trains.append(train)
@@ -350,7 +351,8 @@ def read_units(
         after = float(np.diff(within, axis=1).sum())
         if after < before:
             notes.append(
-                f"Units were observed for {after:.6g} of {before:.6g} s (obs_intervals); only that was read."
+                f"Units were observed for {after:.6g} of {before:.6g} s (obs_intervals); only "
+                f"that was read."
             )
     start, stop, epochs = bins(within, width)
     if len(start) < 2:
@@ -367,7 +369,8 @@ def read_units(
     assumed = " (the default)" if bin_s is None else ""
     notes.insert(
         0,
-        f"Spikes of {len(rows)} of {units.n} units{said} were counted in bins of {width:g} s{assumed}.",
+        f"Spikes of {len(rows)} of {units.n} units{said} were counted in bins of {width:g} s"
+        f"{assumed}.",
     )
     silent = int((x.sum(axis=0) == 0).sum())
     if silent:
