@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, LimitError
 from .activity import Traces
 from .files import load, refuse_size
 from .intervals import Spans, intersect, union
@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 DEFAULT_BIN_S = 0.05
+MAX_BINS = 50_000_000
+"""A day at 2 ms; more comes from spike times that are no seconds."""
 
 _TOKEN = re.compile(r"\s*(?:('[^']*'|\"[^\"]*\")|(==|!=|<=|>=|<|>)|([^\s'\"=!<>]+))")
 
@@ -291,9 +293,21 @@ def bins(
         bin is left out.
     epochs : array of int64, shape (E, 2)
         [start, stop) bin numbers of each stretch that holds any.
+
+    Raises
+    ------
+    LimitError
+        If that makes more than `MAX_BINS` bins.
     """
-    n = np.floor(np.diff(time, axis=1)[:, 0] / bin_s * (1 + 1e-12) + 1e-9).astype(np.int64)
-    refuse_size(24 * int(n.sum()), f"{int(n.sum())} bins of {bin_s} s")
+    with np.errstate(over="ignore"):
+        fit = np.floor(np.diff(time, axis=1)[:, 0] / bin_s * (1 + 1e-12) + 1e-9)
+    if not fit.sum() <= MAX_BINS:
+        raise LimitError(
+            f"at most {MAX_BINS} bins can be read; found {fit.sum():.4g} of {bin_s:g} s, from "
+            f"{time.min():.6g} to {time.max():.6g} s. Use wider bins or fewer epochs, and check that "
+            f"spike times are in seconds."
+        )
+    n = fit.astype(np.int64)
     first = np.repeat(time[:, 0], n)
     step = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
     stops = np.cumsum(n)
