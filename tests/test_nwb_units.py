@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from grevy.errors import ConfigError, DataError
+from grevy.errors import ConfigError, DataError, LimitError
 from grevy.nwb import describe, read
 from grevy.nwb.intervals import intersect, union, without
 from grevy.nwb.units import bin_spikes, bins
@@ -155,6 +155,8 @@ def test_spikes_that_are_wrong(path: Path, tmp_path: Path) -> None:
     with new(other) as file:
         units(file, [np.arange(1e9, 2e9, 1e7), np.arange(1e9, 2e9, 1e7)])
     assert found(other, "may be sample numbers")
+    with pytest.raises(LimitError, match="at most 50000000 bins"):
+        read(other, bin_s=0.001)
     bare = tmp_path / "bare.nwb"
     with new(bare) as file:
         units(file, [[], []])

@@ -1,4 +1,9 @@
-"""Open an NWB file for reading, refuse what is no such file or is unsafe, load with a limit."""
+"""Open an NWB file for reading, refuse what is no such file or is unsafe, load with a limit.
+
+Damage that HDF5 notices becomes one sentence. There is damage that HDF5 2.0 does not notice: a
+rare broken attribute heap makes the library loop without end, in h5py alone too. Whoever reads
+files of strangers unattended should do so in a process with a time limit.
+"""
 
 from __future__ import annotations
 

@@ -304,8 +304,8 @@ def bins(
     if not fit.sum() <= MAX_BINS:
         raise LimitError(
             f"at most {MAX_BINS} bins can be read; found {fit.sum():.4g} of {bin_s:g} s, from "
-            f"{time.min():.6g} to {time.max():.6g} s. Use wider bins or fewer epochs, and check that "
-            f"spike times are in seconds."
+            f"{time.min():.6g} to {time.max():.6g} s. Use wider bins or fewer epochs, and "
+            f"check that spike times are in seconds."
         )
     n = fit.astype(np.int64)
     first = np.repeat(time[:, 0], n)
