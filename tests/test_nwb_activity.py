@@ -38,6 +38,7 @@ def path(tmp_path: Path) -> Path:
         ((50, 51), 51, 50, (True, 51, 50)),
         ((50, 51), 51, 51, (False, 50, 51)),
         ((51, 50), 51, 51, (True, 50, 51)),
+        ((50, 52), 52, None, (True, 52, 50)),
         ((100, 5), None, 5, (False, 100, 5)),
         ((5, 100), None, 5, (True, 100, 5)),
         ((5, 100), None, None, (False, 5, 100)),  # nothing but the order that NWB asks for

@@ -59,6 +59,20 @@ def test_frames_of_interval_tables(path: Path) -> None:
         read(path, stimuli=["tulip"])
 
 
+def test_blocks_of_the_file_open_repeats(path: Path) -> None:
+    begin = 10 + np.arange(20) / 5
+    with new(path) as file:
+        traces(file, noise(600, 3), np.arange(600) / 10, rois=3)
+        table(file, "intervals/movie_presentations", {
+            "start_time": begin, "stop_time": begin + 0.2, "frame": np.arange(20.0),
+            "stimulus_block": np.repeat([2.0, 5.0], 10),
+        })  # fmt: skip
+    track = read(path).stimulus
+    assert track is not None
+    assert track.blocks["repeat"].tolist() == [0, 1]
+    assert track.blocks["start_s"].tolist() == [10.0, 12.0]
+
+
 def test_index_series(path: Path) -> None:
     t = 5 + np.arange(120) / 60
     with new(path) as file:
@@ -216,6 +230,12 @@ def test_discrete_labels_take_the_nearest() -> None:
     assert label.kind == "discrete"
     assert label.mask.tolist() == [False, True, True, True, True, False, True, True, False]
     assert label.values[label.mask].tolist() == [5, 5, 6, 8, 9, 10]
+
+
+def test_long_gaps_are_unknown() -> None:
+    ts = np.array([0.0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 18.5, 19.5])
+    label = at_samples(made(np.arange(12.0), ts), np.array([4.5, 7.0, 13.0, 15.0, 19.0]))
+    assert label.mask.tolist() == [True, True, True, False, True]
 
 
 def test_labels_of_every_kind(path: Path) -> None:
