@@ -97,6 +97,9 @@ class RunConfig:
                 f"architecture must be one of {', '.join(ARCHITECTURES)}; "
                 f"found '{self.architecture}'."
             )
+        for name in ("latents", "hidden", "learning_rate", "temperature"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} must name at least one value; found none.")
         if self.folds < 2 or self.steps < 1 or self.search_steps < 1:
             raise ConfigError("folds must be at least 2, steps and search_steps at least 1.")
 
