@@ -498,7 +498,7 @@ def _nearest(
 ) -> NDArray[np.int64]:
     """An anchor of nearest label for each query row, evenly among those that share it."""
     if index.tree is not None:
-        group = index.tree.query(query, workers=-1)[1].astype(np.int64)
+        group = np.asarray(index.tree.query(query, workers=-1)[1], dtype=np.int64)
         return _pick(index.members, index.first, group, tie)
     values, q, period = index.distinct[:, 0], query[:, 0], float(index.periods[0])
     n = len(values)
