@@ -94,6 +94,7 @@ class NearPairs:
             raise ConfigError(
                 f"near pairs need labels and a positive, finite sd; found {self.labels}, {self.sd}."
             )
+        object.__setattr__(self, "sd", float(self.sd))
 
 
 @dataclass(frozen=True)
