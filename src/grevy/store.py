@@ -20,7 +20,7 @@ from safetensors.torch import save as _save_tensors
 
 from .encoders import layer_shapes
 from .errors import FormatError
-from .model import Run, TrainConfig
+from .model import Run, TrainConfig, plain_number
 
 __all__ = ["FORMAT_VERSION", "load", "save", "write_atomic"]
 
@@ -91,7 +91,8 @@ def save(run: Run, path: str | Path) -> Path:
     }
     tensors = {f"weights.{i:02d}": w.contiguous() for i, w in enumerate(run.weights)}
     tensors |= {"mean": run.mean, "sd": run.sd, "history": torch.from_numpy(run.history.copy())}
-    blob = _save_tensors(tensors, metadata={"grevy": json.dumps(header, sort_keys=True)})
+    text = json.dumps(header, sort_keys=True, default=plain_number)
+    blob = _save_tensors(tensors, metadata={"grevy": text})
     with write_atomic(path) as file:
         file.write(blob)
     return Path(path)
@@ -122,6 +123,8 @@ def load(path: str | Path) -> Run:
     version = header.get("format_version")
     if header.get("format") != "grevy-run" or not isinstance(version, int):
         raise FormatError(f"{path} is a safetensors file, but not a model saved by grevy.")
+    if version < 1:
+        raise FormatError(f"{path} has format version {version}, which never was.")
     if version > FORMAT_VERSION:
         raise FormatError(
             f"{path} has format version {version}; this grevy reads up to {FORMAT_VERSION}. "
@@ -130,6 +133,8 @@ def load(path: str | Path) -> Run:
     try:
         config = _CONFIG.validate_python(header["config"])
         tensors = _load_tensors(blob)
+        if tensors["history"].dtype != torch.float32:
+            raise ValueError(f"its history is of {tensors['history'].dtype}, not float32")
         run = Run(
             config=config,
             weights=tuple(tensors[k] for k in sorted(tensors) if k.startswith("weights.")),
@@ -171,5 +176,7 @@ def _check(path: Path, run: Run) -> None:
     if run.history.ndim != 2 or run.history.shape[1] != 2:
         raise FormatError(f"{path}: the history must have shape (steps, 2).")
     parts = [*run.weights, run.mean, run.sd]
+    if run.sd.dtype == torch.float32 and not bool((run.sd > 0).all()):
+        raise FormatError(f"{path}: the sd of every channel must be positive.")
     if any(w.dtype != torch.float32 or not bool(torch.isfinite(w).all()) for w in parts):
         raise FormatError(f"{path}: weights must be finite float32 numbers.")
