@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grevy import pipeline, report, store
+from grevy import pipeline, saved, store
 from grevy.cli import main
 from grevy.errors import ConfigError, LockedError
 from grevy.nwb import write_openscope
@@ -61,7 +61,7 @@ def test_everything_is_written(finished: Path) -> None:
     assert model.config.n_steps == 40
     with np.load(finished / "embedding.npz", allow_pickle=False) as arrays:
         assert arrays["values"].shape[1] == 3
-    results, embedding = report.load_results(finished)
+    results, embedding = saved.load_results(finished)
     assert len(results.candidates) == 4
     assert sum(c.chosen for c in results.candidates) == 1
     assert embedding is not None
@@ -127,7 +127,7 @@ def test_labels_are_decoded_in_blocks_and_noise_stays_at_chance(tmp_path: Path) 
     config = read_config({"file": "x", **QUICK, "steps": 200, "labels": ["angle", "coin"]})
     out = tmp_path / "out"
     pipeline.run_recording(recording, config, out, quiet=True)
-    results, _ = report.load_results(out)
+    results, _ = saved.load_results(out)
     found = {(s.target, s.metric): s for s in results.scores if s.method == "embedding"}
     assert found["angle", "median error"].value < 0.5 < found["angle", "median error"].chance
     assert "r2" not in {metric for target, metric in found if target == "angle"}
@@ -139,7 +139,7 @@ def test_labels_are_decoded_in_blocks_and_noise_stays_at_chance(tmp_path: Path) 
 def test_without_stimulus_or_label_there_is_an_embedding_and_a_sentence(tmp_path: Path) -> None:
     recording = make_recording(np.random.default_rng(0).standard_normal((400, 4)), rate_hz=20)
     path = pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
-    results, embedding = report.load_results(path.parent)
+    results, embedding = saved.load_results(path.parent)
     assert results.scores == ()
     assert any("Nothing was decoded" in w for w in results.warnings)
     assert embedding is not None

@@ -19,11 +19,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 import twins
+from grevy.atomic import write_atomic
 from grevy.encoders import EncoderSpec
 from grevy.errors import FormatError
 from grevy.model import Run, TrainConfig, embed, run_hash
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
-from grevy.store import FORMAT_VERSION, load, save, write_atomic
+from grevy.store import FORMAT_VERSION, load, save
 from grevy.train import train
 
 

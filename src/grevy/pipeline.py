@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import nwb, report, store
+from . import nwb, report, saved, store
+from .atomic import write_atomic
 from .errors import ConfigError, FormatError, LockedError
 from .evaluate import (
     Features,
@@ -190,7 +191,7 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
                     f"{out} holds an unfinished run with other settings ({', '.join(other)}); "
                     f"use those settings to go on, or another folder."
                 )
-        with store.write_atomic(target) as file:
+        with write_atomic(target) as file:
             file.write(to_toml(config, resolved).encode())
         yield
         (out / ".lock").unlink(missing_ok=True)
@@ -232,7 +233,7 @@ def run_recording(
             seconds=clock.seconds,
         )
         store.save(final, out / "model.safetensors")
-        report.save_results(out, results, embedding)
+        saved.save_results(out, results, embedding)
         path = report.write_report(out, results, embedding)
         clock.say("finished", {"report": str(path)})
     return path
