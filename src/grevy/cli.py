@@ -24,6 +24,7 @@ app = App(
     help="From a neural recording to consistent latent embeddings, and to claims about them.",
     version=__version__,
     version_flags=["--version"],
+    result_action="return_value",
 )
 _Many = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())]
 _Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]

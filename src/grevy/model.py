@@ -309,7 +309,8 @@ def held_out_bits(
     spans: Spans,
     *,
     n: int = 4096,
-    rounds: int = 4,
+    n_references: int = 1024,
+    rounds: int = 2,
     device: str = "auto",
 ) -> float:
     """Goodness of fit on samples the run did not train on, in bits above chance.
@@ -325,7 +326,9 @@ def held_out_bits(
     spans : array of int64, shape (E, 2)
         Held-out stretches.
     n : int
-        References and negatives a round.
+        Negatives a round.
+    n_references : int
+        References a round.
     rounds : int
     device : str
 
@@ -345,7 +348,7 @@ def held_out_bits(
     lookup[embedding.samples] = np.arange(len(embedding.samples))
     z = torch.from_numpy(embedding.values)
     steps = torch.arange(rounds)
-    triplets = draw(table, int(Purpose.JUDGE), steps, batch=n, n_negatives=n, block=1)
+    triplets = draw(table, int(Purpose.JUDGE), steps, batch=n_references, n_negatives=n, block=1)
 
     def rows(places: Tensor, i: int) -> Tensor:
         centres = centres_of(triplets.groups, places)[i]
@@ -353,7 +356,7 @@ def held_out_bits(
 
     losses = []
     parts = latent_slices(config)
-    for i in range(rounds):  # one at a time: the similarities of a round fill n * n numbers
+    for i in range(rounds):  # one at a time: its similarities fill n_references * n numbers
         reference, negative = rows(triplets.reference, i), rows(triplets.negative, i)
         for positive, part in zip(triplets.positives, parts, strict=True):
             loss = info_nce(

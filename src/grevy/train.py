@@ -8,7 +8,9 @@ computes does not depend on its neighbours.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,19 +112,42 @@ def train(
     total = sum(c.n_steps for c in configs)
     source = fingerprint(recording)
     activity = activity_tensor(recording).to(where)
-    runs: dict[int, Run] = {}
-    done = 0
+    threads = torch.get_num_threads() if where.type == "cpu" else 1
+    parts = [part for members in groups.values() for part in _parts(members, threads)]
+    steps_done, lock = [0] * len(parts), threading.Lock()
 
-    def report(steps: int, part: Progress) -> None:
-        if on_step is not None:
-            on_step(part._replace(done=done + steps, of=total))
+    def work(place: int) -> list[Run]:
+        def report(steps: int, part: Progress) -> None:
+            with lock:
+                steps_done[place] = steps
+                if on_step is not None:
+                    on_step(part._replace(done=sum(steps_done), of=total))
 
-    for members in groups.values():
-        stack = [prepared[i] for i in members]
-        trained = _train_stack(activity, stack, source, report)
-        runs.update(zip(members, trained, strict=True))
-        done += sum(configs[i].n_steps for i in members)
+        return _train_stack(activity, [prepared[i] for i in parts[place]], source, report)
+
+    if threads == 1 or len(parts) == 1:
+        trained = [work(place) for place in range(len(parts))]
+    else:
+        # Runs are independent, so one thread each beats threads that wait for one another inside
+        # every small product; and it does not crawl on a busy machine.
+        try:
+            with ThreadPoolExecutor(
+                threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
+                trained = list(pool.map(work, range(len(parts))))
+        finally:
+            torch.set_num_threads(threads)
+    runs = {
+        i: run
+        for part, each in zip(parts, trained, strict=True)
+        for i, run in zip(part, each, strict=True)
+    }
     return [runs[i] for i in range(len(configs))]
+
+
+def _parts(members: list[int], workers: int) -> list[list[int]]:
+    """The runs of one shape, dealt out to workers."""
+    return [members[w::workers] for w in range(min(workers, len(members)))]
 
 
 def _prepare(recording: Recording, config: TrainConfig) -> _Prepared:
