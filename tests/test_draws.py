@@ -90,6 +90,17 @@ def test_uniforms_are_uniform_and_never_0_or_1() -> None:
     assert stats.kstest(u, "uniform").pvalue > 1e-3
 
 
+def test_the_smallest_and_largest_words_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from grevy import draws
+
+    ends = torch.tensor([[0, _FF, 0, _FF]])
+    monkeypatch.setattr(draws, "words", lambda seed, purpose, steps, n: ends[:, :n])
+    u = draws.uniforms(0, Purpose.TIE, torch.tensor([0]), 4)
+    assert 0 < u.min() < u.max() < 1
+    assert bool(torch.isfinite(draws.normals(0, Purpose.TIE, torch.tensor([0]), 2)).all())
+    assert draws.integers(0, Purpose.TIE, torch.tensor([0]), 2, 10).tolist() == [[0, 9]]
+
+
 def test_purposes_steps_lanes_and_seeds_are_independent() -> None:
     steps, n = torch.arange(5000), 4
     base = uniforms(9, Purpose.REFERENCE, steps, n).numpy()

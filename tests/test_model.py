@@ -161,6 +161,20 @@ def test_held_out_bits_are_those_of_all_pairs() -> None:
     assert found == held_out_bits(run, rec, np.array(spans), n=2048, rounds=3, device="cpu")
 
 
+def test_held_out_bits_are_judged_on_single_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    real = model.draw
+
+    def spy(*args: Any, **settings: Any) -> Any:
+        seen.append(settings)
+        return real(*args, **settings)
+
+    monkeypatch.setattr(model, "draw", spy)
+    rec = twins.wave(200, 5)
+    held_out_bits(untrained(block=32, seed=5), rec, rec.epochs, n=16, rounds=2)
+    assert seen == [{"batch": 16, "n_negatives": 16, "block": 1}]
+
+
 def test_held_out_bits_see_only_the_spans() -> None:
     rec = twins.wave(600, 5)
     run = untrained(pairs=TimePairs((3,)))

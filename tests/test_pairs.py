@@ -287,6 +287,23 @@ def test_references_and_negatives_are_uniform_over_the_anchors(
             assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("block", [1, 4])
+def test_negatives_know_nothing_of_references_nor_one_block_of_the_next(block: int) -> None:
+    rec = recording(EPOCHS)
+    table = prepare(rec, TimePairs((2,)), FIELDS[1], rec.epochs)
+    drawn = draw(table, 1, torch.arange(6000), batch=8, n_negatives=8, block=block)
+    reference = centres_of(drawn.groups, drawn.reference).numpy() // 15
+    negative = centres_of(drawn.groups, drawn.negative).numpy() // 15
+    for a, b in (
+        (reference[:, 0], negative[:, 0]),
+        (reference[:, 5], negative[:, 5]),
+        (reference[:, 0], reference[:, 4]),
+        (reference[1:, 0], reference[:-1, 0]),
+    ):
+        counts = np.bincount(a * 6 + b, minlength=36).reshape(6, 6)
+        assert stats.chi2_contingency(counts).pvalue > 1e-3
+
+
 def test_every_block_is_equally_likely_so_that_every_centre_is_exactly() -> None:
     """Counting, not sampling: all beginnings together cover each centre `block` times."""
     from grevy import pairs as module

@@ -131,6 +131,7 @@ def test_padded_rows_give_each_sample_its_window_with_edges_replicated(
     activity = np.arange(int(spans[-1, 1]))[:, None]
     rows, outputs, samples, padded = padded_rows(spans, field)
     assert samples.tolist() == [i for a, b in spans for i in range(a, b)]
+    assert len(rows) == sum(b - a + len(field) - 1 for a, b in spans)
     span_of = {i: (int(a), int(b)) for a, b in spans for i in range(a, b)}
     for output, sample, flag in zip(outputs, samples, padded, strict=True):
         expected, replicated = twins.edge_window(activity, sample, span_of[sample], field)
