@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..recording import gaps
 from .clock import Axes, Clock, axes, clock, increasing, wrong_steps
-from .files import load, matrix, neurodata_type, refuse_size, text, walk
+from .files import holds, load, matrix, neurodata_type, refuse_bomb, refuse_size, text, walk
 from .tables import referenced
 
 __all__ = [
@@ -109,13 +109,11 @@ def find_activity(file: Any) -> list[Source]:
         dF/F, then events and deconvolved traces, fluorescence, one series a neuron, neuropil;
         alike ones in the order of the file.
     """
-    import h5py
-
     found: list[Source] = []
     singles: dict[str, list[tuple[str, Any]]] = {}
     for path, group in walk(file, ("processing", "acquisition", "analysis", "scratch")):
         data = group.get("data")
-        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuf":
+        if not holds(data, "iuf"):
             continue
         container = neurodata_type(group.parent)
         is_roi = neurodata_type(group) == "RoiResponseSeries" or "rois" in group
@@ -148,7 +146,7 @@ def find_series(file: Any, path: str) -> Source:
     group = file.get(wanted) if wanted else None
     if isinstance(group, h5py.Dataset):
         group, wanted = group.parent, group.parent.name.strip("/")
-    if isinstance(group, h5py.Group) and isinstance(group.get("data"), h5py.Dataset):
+    if isinstance(group, h5py.Group) and holds(group.get("data"), "iufb"):
         return Source(wanted, _kind(wanted, neurodata_type(group.parent), "other"), (group,))
     listed = ", ".join(f"'{s.path}'" for s in known) or "none"
     raise DataError(
@@ -172,6 +170,7 @@ def layout(source: Source) -> Layout:
     DataError
         If it has no usable clock, or nothing says which axis is time.
     """
+    refuse_bomb(source.first["data"])
     when = clock(source.first)
     if when is None:
         raise DataError(
@@ -270,7 +269,9 @@ def read_activity(
 
 def _values(source: Source, how: Layout, when: NDArray[np.float64]) -> NDArray[np.float32]:
     if source.kind != "one series a neuron":
-        return matrix(source.first["data"], roi_first=how.axes.roi_first, keep=how.accepted)
+        return matrix(
+            source.first["data"], np.float32, roi_first=how.axes.roi_first, keep=how.accepted
+        )
     refuse_size(4 * len(source.groups) * len(source.first["data"]), f"'{source.path}'")
     for group in source.groups[1:]:
         own = clock(group)
@@ -279,7 +280,9 @@ def _values(source: Source, how: Layout, when: NDArray[np.float64]) -> NDArray[n
                 f"all series '{source.path}' must share one clock; found that '{group.name}' has "
                 f"another than '{source.first.name}'. Choose one with series=."
             )
-    return np.concatenate([matrix(g["data"], roi_first=False) for g in source.groups], axis=1)
+    return np.concatenate(
+        [matrix(g["data"], np.float32, roi_first=False) for g in source.groups], axis=1
+    )
 
 
 def _finite(

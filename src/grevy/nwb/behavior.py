@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..recording import Label
 from .activity import Source, TimesPolicy
 from .clock import axes, clock, increasing, period_of, wrong_steps
-from .files import load, matrix, neurodata_type, text, walk
+from .files import holds, load, matrix, neurodata_type, refuse_bomb, text, walk
 from .intervals import spans
 from .tables import Table, interval_tables
 
@@ -59,18 +59,15 @@ class Series:
 
 def behavior_series(file: Any, activity: list[Source]) -> list[tuple[str, Any]]:
     """Object path and group of every series that may hold behaviour, traces and images left out."""
-    import h5py
-
     taken = {g.name for source in activity for g in source.groups}
     found = []
     for path, group in walk(file, ("acquisition", "processing", "analysis", "scratch")):
         data = group.get("data")
         kinds = neurodata_type(group) + " " + neurodata_type(group.parent)
         if (
-            isinstance(data, h5py.Dataset)
+            holds(data, "iufbOS")
             and ("timestamps" in group or "starting_time" in group)
             and data.ndim in (1, 2)
-            and data.dtype.kind in "iufbOS"
             and group.name not in taken
             and not _NOT_BEHAVIOR.search(kinds)
         ):
@@ -93,11 +90,13 @@ def read_series(path: str, group: Any, *, times: TimesPolicy = "refuse") -> Seri
             f"neither. Choose another label."
         )
     data = group["data"]
+    refuse_bomb(data)
     how = axes(path, data.shape, when.n, None)
     times_s = when.at(how.n_samples)
     notes = list(how.notes)
     unit = text(data.attrs.get("unit", ""))
     names: tuple[str, ...] = ()
+    values: NDArray[Any]
     scaled = float(text(data.attrs.get("conversion", 1))) != 1.0
     discrete = data.dtype.kind in "OSb" or (data.dtype.kind in "iu" and not scaled)
     if data.dtype.kind in "OS":
@@ -106,7 +105,7 @@ def read_series(path: str, group: Any, *, times: TimesPolicy = "refuse") -> Seri
         values = load(data).astype(np.int64)
         values = values.T if how.roi_first else values
     else:
-        values = matrix(data, roi_first=how.roi_first).astype(np.float64)
+        values = matrix(data, np.float64, roi_first=how.roi_first)
         values = values[:, 0] if data.ndim == 1 else values
     values = values[: how.n_samples]
     wrong = wrong_steps(times_s)

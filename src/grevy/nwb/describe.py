@@ -161,7 +161,11 @@ def _activity(source: Source, said: list[str], advice: dict[str, str]) -> Activi
 def _units(units: Units, said: list[str]) -> UnitsFacts:
     columns = []
     for name in units.columns:
-        values = units.column(name)
+        try:
+            values = units.column(name)
+        except GrevyError as error:
+            said.append(str(error))
+            continue
         counts_of = few_values(values) if values.dtype.kind in "Obiu" and name != "id" else ()
         often = values.dtype.kind in "Ob" or 2 * len(counts_of) <= units.n
         columns.append(ColumnFacts(name, counts_of if often else ()))
@@ -324,8 +328,11 @@ def _table(one: Table, said: list[str]) -> TableFacts:
     said += assumed
     values = []
     if "tags" in one.ragged:
-        tags = np.array([str(t) for row in one.rows("tags") for t in row], dtype=object)
-        values.append(("tags", few_values(tags)))
+        try:
+            tags = np.array([str(t) for row in one.rows("tags") for t in row], dtype=object)
+            values.append(("tags", few_values(tags)))
+        except GrevyError as error:
+            said.append(str(error))
     for c in one.plain:
         if one.group[c].ndim == 1 and one.group[c].dtype.kind in "OS":
             column = one.column(c)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,20 @@ from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["load", "matrix", "neurodata_type", "open_nwb", "refuse_size", "text", "texts", "walk"]
+__all__ = [
+    "holds",
+    "load",
+    "matrix",
+    "neurodata_type",
+    "open_nwb",
+    "refuse_bomb",
+    "refuse_size",
+    "text",
+    "texts",
+    "walk",
+]
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 BLOCK_BYTES = 32 << 20
 """How much of a matrix is in memory twice while it is read."""
@@ -153,6 +166,13 @@ def _refuse_external(file: Path, opened: h5py.File) -> None:
         )
 
 
+def holds(thing: Any, kinds: str) -> bool:
+    """Whether a thing is a dataset with values of one of NumPy's kinds of number or text."""
+    import h5py
+
+    return isinstance(thing, h5py.Dataset) and thing.shape is not None and thing.dtype.kind in kinds
+
+
 def text(value: Any) -> str:
     """A string of the file as str: bytes are decoded, arrays of one are unpacked."""
     if isinstance(value, np.ndarray):
@@ -222,7 +242,14 @@ def _available_bytes() -> int:
         return 4 << 30
 
 
-def _refuse_bomb(dataset: h5py.Dataset) -> None:
+def refuse_bomb(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that is too large, or declares much more than it stores.
+
+    Raises
+    ------
+    LimitError
+        If so.
+    """
     n_bytes = math.prod(dataset.shape or (1,)) * dataset.dtype.itemsize
     refuse_size(n_bytes, f"'{dataset.name}' with shape {dataset.shape}")
     stored = dataset.id.get_storage_size()
@@ -250,20 +277,25 @@ def load(dataset: Any, what: str = "") -> NDArray[Any]:
         raise DataError(
             f"'{name or what}' must be an HDF5 dataset; found none. The file is damaged."
         )
-    _refuse_bomb(dataset)
+    refuse_bomb(dataset)
     if dataset.shape is None:
         return np.empty(0)
     return np.asarray(dataset[()])
 
 
 def matrix(
-    dataset: h5py.Dataset, *, roi_first: bool, keep: NDArray[np.bool_] | None = None
-) -> NDArray[np.float32]:
-    """A stored matrix as (T, C) float32 in its own units, read in blocks.
+    dataset: h5py.Dataset,
+    dtype: type[Number],
+    *,
+    roi_first: bool,
+    keep: NDArray[np.bool_] | None = None,
+) -> NDArray[Number]:
+    """A stored matrix as (T, C) in its own units, read in blocks.
 
     Parameters
     ----------
     dataset : h5py.Dataset, shape (T,), (T, C) or (C, T)
+    dtype : numpy.float32 or numpy.float64
     roi_first : bool
         Whether it lies (C, T).
     keep : array of bool, shape (C,), optional
@@ -271,24 +303,25 @@ def matrix(
 
     Returns
     -------
-    array of float32, shape (T, C)
+    array of `dtype`, shape (T, C)
         `conversion` and `offset` of the file are applied.
     """
-    _refuse_bomb(dataset)
+    refuse_bomb(dataset)
     if dataset.dtype.kind not in "iufb":
         raise DataError(
-            f"activity must be real numbers; found {dataset.dtype} in '{dataset.name}'."
+            f"a series must hold real numbers; found {dataset.dtype} in '{dataset.name}'. Choose "
+            f"another."
         )
     rows = dataset.shape[0]
     width = math.prod(dataset.shape[1:])
-    out = np.empty((rows, width), np.float32)
+    out = np.empty((rows, width), dtype)
     per_block = max(1, BLOCK_BYTES // max(width * 8, 1))
     scale, offset = (
         float(text(dataset.attrs.get(k, v))) for k, v in (("conversion", 1), ("offset", 0))
     )
     for start in range(0, rows, per_block):
-        block = np.asarray(dataset[start : start + per_block], np.float64).reshape(-1, width)
         with np.errstate(over="ignore", invalid="ignore"):
+            block = np.asarray(dataset[start : start + per_block], np.float64).reshape(-1, width)
             out[start : start + len(block)] = block * scale + offset
     x = out.T if roi_first else out
     return np.ascontiguousarray(x if keep is None else x[:, keep])

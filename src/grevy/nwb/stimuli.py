@@ -176,8 +176,8 @@ def _append(rows: _Rows, one: Table) -> None:
     ok = np.isfinite(time).all(axis=1) & (time[:, 1] >= time[:, 0])
     if not ok.all():
         rows.notes.append(
-            f"{int((~ok).sum())} of {one.n_rows} rows of '{one.path}' have no usable times "
-            f"and were left out."
+            f"{int((~ok).sum())} of {one.n_rows} rows of '{one.path}' have no usable times and "
+            f"were left out."
         )
     rows.start.append(time[ok, 0])
     rows.stop.append(time[ok, 1])

@@ -237,8 +237,8 @@ def spike_trains(units: Units, rows: NDArray[np.int64]) -> list[NDArray[np.float
         if not np.isfinite(train).all():
             raise DataError(
                 f"spike times must be finite; found {int((~np.isfinite(train)).sum())} that are "
-                f"not, in unit {units.ids[row]} (row {row} of 'units'). Leave it out "
-                f"with units='id != {units.ids[row]}'."
+                f"not, in unit {units.ids[row]} (row {row} of 'units'). Leave it out with "
+                f"units='id != {units.ids[row]}'."
             )
         trains.append(train)
     return trains

@@ -1,0 +1,169 @@
+"""Files that are none, are damaged, point outside themselves, lie about their size, or shout."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from grevy.errors import DataError, GrevyError, LimitError, UnsafeFileError
+from grevy.nwb import describe, describe_text, read, to_json
+from grevy.nwb import files as nwb_files_module
+from nwb_files import new, noise, series, table, traces, written
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "session.nwb"
+
+
+# --- What is no NWB 2 file ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("aibs_ecephys_noversion.nwb", r"no version .attribute nwb_version"),
+        ("allen_652989705_truncated.nwb", "truncated file.*cut short: download"),
+        ("allen_celltypes_496908818s_nwb1.nwb", "found version 'NWB-1.0.5'.*convert"),
+    ],
+)
+def test_real_files_that_must_fail(data_dir: Path, name: str, words: str) -> None:
+    for look in (read, describe):
+        with pytest.raises(DataError, match=words) as caught:
+            look(data_dir / "nwb-negative" / name)
+        assert name in str(caught.value)
+
+
+def test_paths_that_are_no_file(tmp_path: Path) -> None:
+    (tmp_path / "other.nwb").touch()
+    with pytest.raises(DataError, match=r"found no file .*there are: other\.nwb"):
+        read(tmp_path / "session.nwb")
+    with pytest.raises(DataError, match="found a folder"):
+        read(tmp_path)
+    with pytest.raises(DataError, match=r"empty\. Download it again"):
+        read(tmp_path / "other.nwb")
+    (tmp_path / "zarr.nwb").mkdir()
+    (tmp_path / "zarr.nwb" / ".zgroup").touch()
+    with pytest.raises(DataError, match="Zarr folder"):
+        read(tmp_path / "zarr.nwb")
+    (tmp_path / "page.nwb").write_text("<!DOCTYPE html><html>Not found</html>" * 9)
+    with pytest.raises(DataError, match=r"found text in page\.nwb, which begins with b'<!DOCTYPE"):
+        read(tmp_path / "page.nwb")
+    (tmp_path / "noise.nwb").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(DataError, match="found binary data"):
+        read(tmp_path / "noise.nwb")
+
+
+def test_a_file_is_never_written_to(path: Path) -> None:
+    written(path, noise(50, 3), np.arange(50) / 10, rois=3)
+    before = path.read_bytes()
+    path.chmod(0o444)
+    read(path)
+    describe(path)
+    assert path.read_bytes() == before
+
+
+def test_damage_is_one_sentence(path: Path) -> None:
+    written(path, noise(500, 20), np.arange(500) / 10, rois=20)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for trial in range(150):
+        raw = bytearray(whole)
+        at = int(rng.integers(0, len(raw) - 64)) if trial % 2 else int(rng.integers(0, 9000))
+        width = int(rng.integers(1, 64))
+        raw[at : at + width] = rng.integers(0, 256, width, dtype=np.uint8).tobytes()
+        path.write_bytes(raw)
+        for look in (read, describe):
+            try:  # any other error fails the test
+                look(path)
+                outcomes.add("read")
+            except GrevyError:
+                outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
+
+
+# --- Files that point outside themselves ----------------------------------------------------------
+
+
+def test_links_to_other_files_are_refused(tmp_path: Path, path: Path) -> None:
+    other = written(tmp_path / "other.nwb", noise(50, 3), np.arange(50) / 10, rois=3)
+    with new(path) as file:
+        file["processing/ophys"] = h5py.ExternalLink(other.name, "processing/ophys")
+    with pytest.raises(
+        UnsafeFileError, match=r"'processing/ophys' points to the file 'other\.nwb'"
+    ):
+        read(path)
+    with pytest.raises(UnsafeFileError):
+        describe(path)
+
+
+def test_bytes_of_other_files_are_refused(tmp_path: Path, path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.arange(150, dtype=np.float32).tobytes())
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        del group["data"]
+        group.create_dataset("data", (50, 3), np.float32, external=[(str(secret), 0, 600)])
+    with pytest.raises(UnsafeFileError, match=r"plane/data' points to the file '.*secret\.bin'"):
+        read(path)
+    assert np.array_equal(read(path, allow_external=True).activity.ravel(), np.arange(150))
+
+
+def test_virtual_datasets_of_other_files_are_refused(tmp_path: Path, path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = noise(50, 3)
+    layout = h5py.VirtualLayout((50, 3), np.float32)
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (50, 3))
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        del group["data"]
+        group.create_virtual_dataset("data", layout)
+    with pytest.raises(UnsafeFileError, match=r"other\.h5"):
+        read(path)
+
+
+def test_size_bombs_are_refused_before_reading(path: Path, monkeypatch: Any) -> None:
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10)
+        del group["data"], group["timestamps"]
+        group.create_dataset("data", (1 << 40, 3), np.float32, chunks=(1 << 16, 3))
+        series_rate(group)
+    with pytest.raises(LimitError, match=r"half of the free memory.*found 1\.32e\+04 GB"):
+        read(path)
+    monkeypatch.setattr(nwb_files_module, "_available_bytes", lambda: 1 << 60)
+    with pytest.raises(LimitError, match="must store what it declares"):
+        read(path)
+
+
+def series_rate(group: h5py.Group) -> None:
+    group["starting_time"] = 0.0
+    group["starting_time"].attrs["rate"] = 10.0
+
+
+# --- The terminal ---------------------------------------------------------------------------------
+
+
+def test_text_of_the_file_cannot_steer_the_terminal(path: Path) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07 \u202egnp.exe\nRun it\n  rm -rf ~"
+    with new(path) as file:
+        del file["session_description"]
+        file["session_description"] = evil
+        traces(file, noise(50, 3), np.arange(50) / 10, rois=3, unit=evil)
+        table(file, "intervals/trials", {
+            "start_time": np.arange(20.0), "stop_time": np.arange(20.0) + 0.5,
+            "pick": [evil.replace("\n", ""), "b"] * 10,
+        })  # fmt: skip
+        series(file, "processing/behavior/x; rm -rf $HOME", np.arange(50.0), np.arange(50) / 10)
+    d = describe(path)
+    shown = describe_text(d)
+    assert all(c == "\n" or c.isprintable() for c in shown)
+    assert sum(line == "Run it" for line in shown.splitlines()) == 1
+    assert shlex.split(d.suggestion)[3:] == ["--label", "x; rm -rf $HOME"]
+    json.dumps(to_json(d), allow_nan=False)
