@@ -319,6 +319,7 @@ def test_the_page_is_accessible_and_complete(movies):
     images = page.named("img")
     assert len(images) == len(list((movies[0] / "figures").glob("*.png")))
     assert all(len(str(i["alt"])) > 20 for i in images)
+    assert all(400 <= int(str(i["width"])) <= 960 for i in images)
     assert all(t.get("scope") in ("col", "row") for t in page.named("th"))
     links = {str(a["href"])[1:] for a in page.named("a") if str(a["href"]).startswith("#")}
     ids = [str(a["id"]) for _, a in page.elements if "id" in a]
