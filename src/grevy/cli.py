@@ -188,9 +188,9 @@ def run(
 
 
 def _summary(folder: Path) -> str:
-    from . import report
+    from .saved import load_results
 
-    results, _ = report.load_results(folder)
+    results, _ = load_results(folder)
     lines = [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
     return _plain("\n".join(lines))
@@ -273,10 +273,11 @@ def report(folder: Path, /) -> None:
     folder
         Folder of the run.
     """
-    from . import report as pages
+    from .report import write_report
+    from .saved import load_results
 
-    results, embedding = pages.load_results(folder)
-    print(pages.write_report(folder, results, embedding))
+    results, embedding = load_results(folder)
+    print(write_report(folder, results, embedding))
 
 
 @app.command

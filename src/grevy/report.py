@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from .figures import Picture, Shown, draw, main_metric, ranked, show
 from .plots import NO_STIMULUS, stimulus_colours
 from .results import Difference, EmbeddingArrays, Results, Score
-from .saved import load_results, save_results, write_whole
+from .saved import write_whole
 
-__all__ = ["load_results", "save_results", "write_report"]
+__all__ = ["write_report"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_POINTS = 8000

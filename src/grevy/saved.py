@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import tempfile
 import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from .atomic import write_atomic
 from .errors import FormatError
 from .results import EmbeddingArrays, Results, Score
 
@@ -36,18 +35,9 @@ _KINDS = {
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file whose name shows the old content or the new one, never a part of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write bytes to a file, atomically."""
+    with write_atomic(path) as file:
+        file.write(content)
     return path
 
 

@@ -1,1 +1,43 @@
-"""Reading and writing NWB files: the only place that knows pynwb, hdmf and h5py."""
+"""Reading and writing NWB files: the only place that knows pynwb, hdmf and h5py.
+
+::
+
+    describe(path) -> Description      what is in a file, what is remarkable, which command fits
+    read(path, ...) -> Recording       activity, clock, labels and stimuli of one session
+    write_openscope(path, session)     a simulated session in the layout of DANDI 000036
+
+Reading walks the HDF5 tree by `neurodata_type` with h5py rather than through pynwb's objects.
+pynwb builds every object of a file before it hands over one: it needs the namespaces of every
+extension, checks shapes with warnings that differ between versions, follows links out of the file,
+and makes none of the checks that matter here (NaN, the order of timestamps). What NWB promises
+about the few types that are read (TimeSeries, DynamicTable, Units, TimeIntervals) has not changed
+since NWB 2.0.
+
+::
+
+    files.py      open, refuse, walk, load                  clock.py     axes and timestamps
+    tables.py     DynamicTable: columns, intervals          activity.py  traces, (T, C)
+    units.py      filter units, bin spikes                  stimuli.py   what was shown
+    behavior.py   labels at the samples                     read.py      all of it together
+    facts.py      what is found, for JSON                   suggest.py   the command that fits
+    describe.py, describe_text.py                           write.py
+"""
+
+from __future__ import annotations
+
+from .describe import describe
+from .describe_text import describe_text
+from .facts import Description, to_json
+from .read import read
+from .units import DEFAULT_BIN_S
+from .write import write_openscope
+
+__all__ = [
+    "DEFAULT_BIN_S",
+    "Description",
+    "describe",
+    "describe_text",
+    "read",
+    "to_json",
+    "write_openscope",
+]

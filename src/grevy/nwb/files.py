@@ -1,0 +1,294 @@
+"""Open an NWB file for reading, refuse what is no such file or is unsafe, load with a limit."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["load", "matrix", "neurodata_type", "open_nwb", "refuse_size", "text", "texts", "walk"]
+
+BLOCK_BYTES = 32 << 20
+"""How much of a matrix is in memory twice while it is read."""
+
+MAX_RATIO, RATIO_FROM_BYTES = 1000, 64 << 20
+"""Above this size a dataset that declares so many times more than it stores is refused."""
+
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+
+
+@contextmanager
+def open_nwb(path: str | os.PathLike[str], *, allow_external: bool = False) -> Iterator[h5py.File]:
+    """Open an NWB 2 file read-only, having checked that it is one and keeps to itself.
+
+    Raises
+    ------
+    DataError
+        If it is no NWB 2 file in HDF5, or is damaged.
+    UnsafeFileError
+        If it has data or links outside itself and `allow_external` is not set.
+    """
+    file = Path(path)
+    _refuse_other(file)
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as opened:
+            _refuse_version(file, opened)
+            if not allow_external:
+                _refuse_external(file, opened)
+            yield opened
+    except GrevyError:
+        raise
+    except _DAMAGE as error:
+        reason = str(error).strip("'\" ") or type(error).__name__
+        hint = (
+            "It has been cut short: download or copy it again."
+            if "truncated" in reason
+            else "Part of it is damaged or not as NWB says: compare its checksum, copy it again."
+        )
+        raise DataError(
+            f"{file.name} must be a whole HDF5 file; found: {reason}. {hint}"
+        ) from error
+    except MemoryError as error:
+        raise LimitError(f"{file.name} must fit into memory; found that it does not.") from error
+
+
+def _refuse_other(file: Path) -> None:
+    """Say what a path is that is no HDF5 file."""
+    if not os.path.lexists(file):
+        near = sorted(p.name for p in file.parent.glob("*.nwb"))[:5] if file.parent.is_dir() else []
+        there = f" In that folder there are: {', '.join(near)}." if near else ""
+        raise DataError(f"the recording must exist; found no file {file}.{there} Check the path.")
+    if file.is_dir():
+        zarr = any((file / name).exists() for name in (".zgroup", ".zattrs", "zarr.json"))
+        what = "a Zarr folder" if zarr else "a folder"
+        do = (
+            "Export it to HDF5 (hdmf-zarr's NWBZarrIO reads it, pynwb's NWBHDF5IO.export writes it)"
+            if zarr
+            else "Name the file inside it"
+        )
+        raise DataError(f"the recording must be an NWB file in HDF5; found {what}: {file}. {do}.")
+    if not file.is_file():
+        raise DataError(
+            f"the recording must be a file; found {file}, which is none. Copy it first."
+        )
+    import h5py
+
+    if file.stat().st_size == 0:
+        raise DataError(
+            f"the recording must be an NWB file; found {file} empty. Download it again."
+        )
+    if not h5py.is_hdf5(file):
+        with file.open("rb") as raw:
+            begin = raw.read(64)
+        looks = "text" if all(9 <= b < 127 or b > 127 for b in begin) else "binary data"
+        raise DataError(
+            f"the recording must be an NWB file in HDF5; found {looks} in {file.name}, which "
+            f"begins with {begin[:24]!r}. Check that this is the file you mean."
+        )
+
+
+def _refuse_version(file: Path, opened: h5py.File) -> None:
+    version = text(opened.attrs.get("nwb_version", ""))
+    if not version and "nwb_version" in opened:
+        version = text(opened["nwb_version"][()])
+    number = version.upper().removeprefix("NWB-").lstrip("V")
+    if number.startswith("2"):
+        return
+    if number.startswith(("0", "1")):
+        raise DataError(
+            f"{file.name} must be of NWB version 2; found version '{version}'. The older layout "
+            f"is another format: convert the file, or take its NWB 2 re-release."
+        )
+    found = f"version '{version}'" if version else "no version (attribute nwb_version of '/')"
+    raise DataError(
+        f"{file.name} must state that it is of NWB version 2; found {found}. It is HDF5 but not, "
+        f"or no longer, an NWB file: take the original, or have who wrote it set nwb_version."
+    )
+
+
+def _refuse_external(file: Path, opened: h5py.File) -> None:
+    """Refuse links to other files and datasets whose bytes lie in other files."""
+    import h5py
+
+    def outside_link(name: bytes, info: Any) -> tuple[str, str] | None:
+        if info.type != h5py.h5l.TYPE_EXTERNAL:
+            return None
+        target = opened.id.links.get_val(name)[0]
+        return text(name), text(target)
+
+    def outside_data(name: bytes) -> tuple[str, str] | None:
+        thing = h5py.h5o.open(opened.id, name)
+        if not isinstance(thing, h5py.h5d.DatasetID):
+            return None
+        how = thing.get_create_plist()
+        if how.get_external_count():
+            return text(name), text(how.get_external(0)[0])
+        if how.get_layout() == h5py.h5d.VIRTUAL:
+            for i in range(how.get_virtual_count()):
+                source = text(how.get_virtual_filename(i))
+                if source != ".":
+                    return text(name), source
+        return None
+
+    found = opened.id.links.visit(outside_link, info=True)
+    found = found or h5py.h5o.visit(opened.id, outside_data)
+    if found:
+        where, target = found
+        raise UnsafeFileError(
+            f"{file.name} must hold its data itself; found that '{where}' points to the file "
+            f"'{target}'. If you trust who made it, read it with allow_external=True."
+        )
+
+
+def text(value: Any) -> str:
+    """A string of the file as str: bytes are decoded, arrays of one are unpacked."""
+    if isinstance(value, np.ndarray):
+        value = value.ravel()[0] if value.size else ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return str(value)
+
+
+def texts(values: NDArray[Any]) -> list[str]:
+    """A column of strings as str."""
+    return [text(v) for v in values]
+
+
+def neurodata_type(thing: Any) -> str:
+    """What NWB type an object says it is, "" where it says nothing."""
+    return text(thing.attrs.get("neurodata_type", ""))
+
+
+def walk(
+    file: h5py.File,
+    roots: tuple[str, ...] = ("acquisition", "processing", "analysis", "scratch", "stimulus",
+                              "intervals", "events"),
+) -> list[tuple[str, h5py.Group]]:  # fmt: skip
+    """Every group below `roots`, each once and by its first path, in the order of the file."""
+    import h5py
+
+    found: list[tuple[str, h5py.Group]] = []
+
+    def note(name: str, thing: Any) -> None:
+        if isinstance(thing, h5py.Group):
+            found.append((f"{root}/{name}", thing))
+
+    for root in roots:
+        if isinstance(file.get(root), h5py.Group):
+            file[root].visititems(note)
+    return found
+
+
+def refuse_size(n_bytes: int, what: str) -> None:
+    """Refuse to hold more than half of the memory that is there.
+
+    Raises
+    ------
+    LimitError
+        If `n_bytes` is more.
+    """
+    most = _available_bytes() // 2
+    if n_bytes > most:
+        raise LimitError(
+            f"{what} must fit into half of the free memory ({most / 1e9:.3g} GB); found "
+            f"{n_bytes / 1e9:.3g} GB. Read a part of the session (epochs, units), use wider bins, "
+            f"or a machine with more memory."
+        )
+
+
+def _available_bytes() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
+
+
+def _refuse_bomb(dataset: h5py.Dataset) -> None:
+    n_bytes = math.prod(dataset.shape or (1,)) * dataset.dtype.itemsize
+    refuse_size(n_bytes, f"'{dataset.name}' with shape {dataset.shape}")
+    stored = dataset.id.get_storage_size()
+    if n_bytes > RATIO_FROM_BYTES and n_bytes > MAX_RATIO * max(stored, 1):
+        raise LimitError(
+            f"'{dataset.name}' must store what it declares; found {n_bytes / 1e9:.3g} GB declared "
+            f"and {stored / 1e6:.3g} MB stored. The data were never written, or the file is forged."
+        )
+
+
+def load(dataset: Any, what: str = "") -> NDArray[Any]:
+    """A whole dataset as an array, having checked that it is one and how large it is.
+
+    Raises
+    ------
+    DataError
+        If `dataset` is no dataset.
+    LimitError
+        If it declares too much.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset):
+        name = getattr(dataset, "name", what)
+        raise DataError(
+            f"'{name or what}' must be an HDF5 dataset; found none. The file is damaged."
+        )
+    _refuse_bomb(dataset)
+    if dataset.shape is None:
+        return np.empty(0)
+    return np.asarray(dataset[()])
+
+
+def matrix(
+    dataset: h5py.Dataset, *, roi_first: bool, keep: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """A stored matrix as (T, C) float32 in its own units, read in blocks.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset, shape (T,), (T, C) or (C, T)
+    roi_first : bool
+        Whether it lies (C, T).
+    keep : array of bool, shape (C,), optional
+        The channels to take.
+
+    Returns
+    -------
+    array of float32, shape (T, C)
+        `conversion` and `offset` of the file are applied.
+    """
+    _refuse_bomb(dataset)
+    if dataset.dtype.kind not in "iufb":
+        raise DataError(
+            f"activity must be real numbers; found {dataset.dtype} in '{dataset.name}'."
+        )
+    rows = dataset.shape[0]
+    width = math.prod(dataset.shape[1:])
+    out = np.empty((rows, width), np.float32)
+    per_block = max(1, BLOCK_BYTES // max(width * 8, 1))
+    scale, offset = (
+        float(text(dataset.attrs.get(k, v))) for k, v in (("conversion", 1), ("offset", 0))
+    )
+    for start in range(0, rows, per_block):
+        block = np.asarray(dataset[start : start + per_block], np.float64).reshape(-1, width)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[start : start + len(block)] = block * scale + offset
+    x = out.T if roi_first else out
+    return np.ascontiguousarray(x if keep is None else x[:, keep])
