@@ -30,12 +30,13 @@ _PANELS = 4  # single repeats in a row of the small multiples
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure: its file name without suffix, the words that go with it, and the image."""
+    """One figure: its file name without suffix, the words with it, and its width on the page."""
 
     name: str
     alt: str
     caption: str
     png: bytes
+    width: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def _picture(name: str, alt: str, caption: str, figure: Figure, dpi: int) -> Pic
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return Picture(name, alt, caption, buffer.getvalue())
+    return Picture(name, alt, caption, buffer.getvalue(), round(100 * figure.get_figwidth()))
 
 
 def draw(results: Results, embedding: EmbeddingArrays | None, *, dpi: int = 200) -> list[Picture]:
@@ -258,7 +259,7 @@ def _trace(row: LabelTrace, i: int, dpi: int) -> Picture:
         "Line: measured. Dots: decoded from the embedding by a decoder that never saw this stretch "
         "of time. The shaded stretch is enlarged below."
         + (
-            f" The label is circular: {row.period:g} {row.unit} is the same as 0."
+            f" The label is circular: {row.period:.4g} {row.unit} is the same as 0."
             if row.period
             else ""
         ),

@@ -140,18 +140,18 @@ def bits(history: History, ax: Axes) -> Axes:
     """Bits above chance over steps: what the loss says on a scale where knowing nothing is 0."""
     ax.plot(history.step, history.bits, color="#009e73", lw=1.2)
     ax.axhline(0, color=_FAINT, ls=(0, (4, 3)), lw=1)
-    if history.bits and np.isfinite(history.bits[-1]):
-        _note(ax, f"{history.bits[-1]:.2f} bits", history.bits[-1], _INK, below=10)
-    ax.set(xlabel="training step", ylabel="bits above chance", title="Bits (higher is better)")
+    last = f", {history.bits[-1]:.2f} at the end" if history.bits else ""
+    ax.set(xlabel="training step", ylabel="bits above chance")
+    ax.set_title(f"Bits (higher is better){last}")
     ax.margins(x=0.01, y=0.12)
     return ax
 
 
-def _note(ax: Axes, text: str, y: float, colour: str, below: int = 4) -> None:
-    """A few words at the right end, some points below a value."""
+def _note(ax: Axes, text: str, y: float, colour: str) -> None:
+    """A few words at the right end, just below a value."""
     place: Any = ("axes fraction", "data")
     where: Any = {"xycoords": place, "textcoords": "offset points", "ha": "right", "va": "top"}
-    ax.annotate(text, (1, y), (-2, -below), color=colour, fontsize=8.5, **where)
+    ax.annotate(text, (1, y), (-2, -4), color=colour, fontsize=8.5, **where)
 
 
 def candidates(

@@ -102,7 +102,8 @@ def _page(results: Results, embedding: EmbeddingArrays | None, pictures: Sequenc
 def _policy(style: str, scripts: Iterable[str]) -> str:
     """Nothing runs, loads or styles but what this page brings, known by its hash.
 
-    The hash of the empty text is for plotly: it adds an empty style element and fills it by script.
+    The hash of the empty text is for plotly, which adds an empty style element and fills it by
+    script, and sets empty style attributes ('unsafe-hashes' lets these be known by hash too).
     """
 
     def known(text: str) -> str:
@@ -111,7 +112,7 @@ def _policy(style: str, scripts: Iterable[str]) -> str:
 
     allowed = " ".join(known(s) for s in scripts) or "'none'"
     return (
-        f"default-src 'none'; img-src data:; style-src {known(style)} {known('')}; "
+        f"default-src 'none'; img-src data:; style-src {known(style)} 'unsafe-hashes' {known('')}; "
         f"script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
 
