@@ -149,6 +149,8 @@ def test_a_gap_is_no_stimulus_where_the_loops_stretch_the_last_frame() -> None:
     shown = (track.index >= 0) & (times < 11.9)
     assert (track.frame[shown] == stretched.frame[shown]).all()
     assert track.blocks["stop_s"][0] == pytest.approx(2.0)  # one refresh after the last began
+    assert stretched.blocks["stop_s"][0] == pytest.approx(2.0)  # so that nothing seems to overlap
+    assert not any("overlaps" in why for why in stretched.reasons.values())
 
 
 def test_a_dropped_refresh_is_no_gap_and_gap_s_says_what_is_one() -> None:
@@ -200,7 +202,8 @@ def test_a_sample_at_the_instant_of_a_change_sees_the_new_frame() -> None:
     start, _, frame, name = zip(*rows, strict=True)
     told = oracles.notebook_intervals(start, frame, name)
     assert oracles.notebook_samples([1.0, 2.0], *told)[0] == [0, 1]
-    assert align([1.0, 2.0], table_from_series(series)).frame.tolist() == [1, 2]
+    track = align([1.0, 2.0, 3.999, 4.0], table_from_series(series))
+    assert track.frame.tolist() == [1, 2, 3, -1]  # and at the end, none
 
 
 @pytest.mark.parametrize("why", ["reset", "gap", "other", "block"])
@@ -339,6 +342,14 @@ def test_trials_without_frames_count_steps_since_onset() -> None:
     assert (track.index[(times > 3.1) & (times < 4.0)] == -1).all()
     hole = np.delete(times, slice(8, 15))  # the recording misses the onset of the first trial
     assert align(hole, table).frame[8] == 5
+
+
+def test_trials_of_one_stimulus_back_to_back_are_repeats() -> None:
+    track = align(
+        clock(3.0, step=0.25, start=0.0), table_from_intervals([0, 1, 2], [1, 2, 3], "aaa")
+    )
+    assert track.frame.tolist() == [0, 1, 2, 3] * 3
+    assert track.repeat.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_one_table_may_hold_movies_and_trials() -> None:

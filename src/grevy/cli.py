@@ -24,6 +24,7 @@ app = App(
     help="From a neural recording to consistent latent embeddings, and to claims about them.",
     version=__version__,
     version_flags=["--version"],
+    result_action="return_value",
 )
 _Many = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())]
 _Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]
@@ -188,9 +189,9 @@ def run(
 
 
 def _summary(folder: Path) -> str:
-    from . import report
+    from .saved import load_results
 
-    results, _ = report.load_results(folder)
+    results, _ = load_results(folder)
     lines = [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
     return _plain("\n".join(lines))
@@ -273,10 +274,11 @@ def report(folder: Path, /) -> None:
     folder
         Folder of the run.
     """
-    from . import report as pages
+    from .report import write_report
+    from .saved import load_results
 
-    results, embedding = pages.load_results(folder)
-    print(pages.write_report(folder, results, embedding))
+    results, embedding = load_results(folder)
+    print(write_report(folder, results, embedding))
 
 
 @app.command

@@ -11,8 +11,8 @@ import torch
 from .encoders import EncoderSpec
 from .model import TrainConfig, held_out_bits
 from .pairs import TimePairs
-from .pipeline import versions
 from .recording import make_recording
+from .summary import versions
 from .train import train
 
 __all__ = ["examine"]

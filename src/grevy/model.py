@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,12 +25,14 @@ __all__ = [
     "Embedding",
     "Run",
     "TrainConfig",
+    "activity_tensor",
     "choose_device",
     "effective_weights",
     "embed",
     "fingerprint",
     "held_out_bits",
     "latent_slices",
+    "plain_number",
     "run_hash",
 ]
 
@@ -61,7 +64,13 @@ class TrainConfig:
     scale : {"none", "zscore"}
         "zscore" centres and scales each channel by its mean and sd over `train_on`.
     train_on : tuple of (start, stop), or None
-        Stretches of samples to train on; None means every epoch.
+        Stretches of samples to train on, in order; None means every epoch. Windows and pairs
+        cross neither their borders nor those of the epochs.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is outside its allowed values.
     """
 
     pairs: Pairs = field(default_factory=TimePairs)
@@ -78,14 +87,48 @@ class TrainConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "n_negatives", "block", "n_steps"):
+        # Numbers become python's own, so that equal configurations have equal hashes (1 is 1.0).
+        for name in ("batch_size", "n_negatives", "block", "n_steps", "seed"):
             value = getattr(self, name)
-            if value < 1:
+            if not isinstance(value, int | np.integer):
+                raise ConfigError(f"{name} must be a whole number; found {value!r}.")
+            if name != "seed" and value < 1:
                 raise ConfigError(f"{name} must be at least 1; found {value}.")
+            object.__setattr__(self, name, int(value))
         for name in ("temperature", "learning_rate"):
             value = getattr(self, name)
             if not value > 0 or not np.isfinite(value):
                 raise ConfigError(f"{name} must be a positive number; found {value}.")
+            object.__setattr__(self, name, float(value))
+        if self.scale not in ("none", "zscore"):
+            raise ConfigError(f"scale must be 'none' or 'zscore'; found '{self.scale}'.")
+        if self.train_on is not None:
+            object.__setattr__(self, "train_on", _stretches(self.train_on))
+        if isinstance(self.pairs, HybridPairs):
+            few, many = self.pairs.behavior_latents, self.encoder.latents
+            if few > many:
+                raise ConfigError(
+                    f"hybrid pairs judge behavior on the first {few} latents; found {many} latents."
+                )
+
+
+def _stretches(train_on: Any) -> tuple[tuple[int, int], ...]:
+    """Spans in order as tuples of python's integers, or an error."""
+    spans = np.asarray(train_on)
+    edges = spans.reshape(-1)
+    if len(edges) and (
+        spans.ndim != 2
+        or spans.shape[1] != 2
+        or spans.dtype.kind not in "iu"
+        or edges[0] < 0
+        or (spans[:, 0] >= spans[:, 1]).any()
+        or (spans[1:, 0] < spans[:-1, 1]).any()
+    ):
+        raise ConfigError(
+            f"train_on must hold [start, stop) pairs of sample numbers in order, without overlap; "
+            f"found {str(train_on)[:80]}."
+        )
+    return tuple((int(a), int(b)) for a, b in spans.reshape(-1, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +216,24 @@ def fingerprint(recording: Recording) -> str:
 
 def run_hash(config: TrainConfig, recording_hash: str, device_type: str) -> str:
     """The name of a run: equal configuration, recording and device type give equal weights."""
-    text = json.dumps([asdict(config), recording_hash, device_type], sort_keys=True)
+    text = json.dumps(
+        [asdict(config), recording_hash, device_type], sort_keys=True, default=plain_number
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain_number(value: object) -> object:
+    """A numpy number as python's own, for `json.dumps(default=...)`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a configuration.")
+
+
+def activity_tensor(recording: Recording) -> Tensor:
+    """Activity as a tensor that shares its memory; nothing here ever writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(recording.activity)
 
 
 def effective_weights(
@@ -215,7 +274,7 @@ def embed(
     Raises
     ------
     DataError
-        If the number of channels differs.
+        If the number of channels differs, or a span reaches outside the recording.
     """
     if recording.n_channels != run.n_channels:
         raise DataError(
@@ -224,13 +283,17 @@ def embed(
         )
     where = choose_device(device)
     spec = run.config.encoder
-    rows, outputs, samples, padded = padded_rows(
-        recording.epochs if spans is None else spans, spec.field
-    )
+    spans = recording.epochs if spans is None else spans
+    if len(spans) and (spans.min() < 0 or spans.max() > recording.n_samples):
+        raise DataError(
+            f"spans must lie inside the {recording.n_samples} samples of the recording "
+            f"'{recording.name}'; found {spans.min()} to {spans.max()}."
+        )
+    rows, outputs, samples, padded = padded_rows(spans, spec.field)
     weights = [w[None].to(where) for w in effective_weights(list(run.weights), run.mean, run.sd)]
     n = len(rows) - len(spec.field) + 1
     values = torch.empty((max(n, 0), spec.latents))
-    activity = torch.from_numpy(recording.activity)
+    activity = activity_tensor(recording)
     index = torch.from_numpy(rows)
     for a in range(0, n, _CHUNK):
         b = min(a + _CHUNK, n)
@@ -246,7 +309,8 @@ def held_out_bits(
     spans: Spans,
     *,
     n: int = 4096,
-    rounds: int = 4,
+    n_references: int = 1024,
+    rounds: int = 2,
     device: str = "auto",
 ) -> float:
     """Goodness of fit on samples the run did not train on, in bits above chance.
@@ -262,7 +326,9 @@ def held_out_bits(
     spans : array of int64, shape (E, 2)
         Held-out stretches.
     n : int
-        References and negatives a round.
+        Negatives a round.
+    n_references : int
+        References a round.
     rounds : int
     device : str
 
@@ -282,23 +348,25 @@ def held_out_bits(
     lookup[embedding.samples] = np.arange(len(embedding.samples))
     z = torch.from_numpy(embedding.values)
     steps = torch.arange(rounds)
-    triplets = draw(table, int(Purpose.JUDGE), steps, batch=n, n_negatives=n, block=1)
+    triplets = draw(table, int(Purpose.JUDGE), steps, batch=n_references, n_negatives=n, block=1)
 
-    def rows(places: Tensor) -> Tensor:
-        return z[torch.from_numpy(lookup[centres_of(triplets.groups, places).numpy()])]
+    def rows(places: Tensor, i: int) -> Tensor:
+        centres = centres_of(triplets.groups, places)[i]
+        return z[torch.from_numpy(lookup[centres.numpy()])]
 
-    total = 0.0
-    reference, negative = rows(triplets.reference), rows(triplets.negative)
+    losses = []
     parts = latent_slices(config)
-    for positive, part in zip(triplets.positives, parts, strict=True):
-        loss = info_nce(
-            reference[..., part],
-            rows(positive)[..., part],
-            negative[..., part],
-            temperature=config.temperature,
-        ).total.mean()
-        total += bits_above_chance(float(loss), n)
-    return total / len(parts)
+    for i in range(rounds):  # one at a time: its similarities fill n_references * n numbers
+        reference, negative = rows(triplets.reference, i), rows(triplets.negative, i)
+        for positive, part in zip(triplets.positives, parts, strict=True):
+            loss = info_nce(
+                reference[:, part],
+                rows(positive, i)[:, part],
+                negative[:, part],
+                temperature=config.temperature,
+            )
+            losses.append(float(loss.total))
+    return bits_above_chance(sum(losses) / len(losses), n)
 
 
 def latent_slices(config: TrainConfig) -> list[slice]:

@@ -171,9 +171,11 @@ def openscope(
 
     Examples
     --------
-    >>> session = openscope(movies=3, n_repeats=2, n_frames=60, n_cells=5)
-    >>> sorted(session.series)[:3], session.activity.shape[1]
-    (['dots', 'mouse_montage_1_temporal_phase_scramble', 'mousecam'], 5)
+    >>> session = openscope(movies=2, n_repeats=2, n_frames=60, n_cells=5)
+    >>> dict(session.strength)
+    {'mousecam': 1.0, 'mouse_montage_1_temporal_phase_scramble': 0.0}
+    >>> sorted(set(session.series) - set(session.strength))
+    ['dots', 'noise', 'spontaneous']
     """
     positive(n_repeats=n_repeats, n_frames=n_frames / 3, n_cells=n_cells, n_latents=n_latents)
     if order not in ("random", "fixed") or dots not in ("overlap", "single", "none"):

@@ -27,7 +27,7 @@ from torch import Tensor
 from .draws import Purpose, integers, normals, uniforms
 from .errors import ConfigError, DataError
 from .recording import Label, Recording
-from .windows import ReceptiveField, Spans, keep, valid_centres
+from .windows import ReceptiveField, Spans, keep, valid_centres, within
 
 __all__ = [
     "ClassPairs",
@@ -90,10 +90,11 @@ class NearPairs:
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     def __post_init__(self) -> None:
-        if not self.sd > 0 or not self.labels:
+        if not 0 < self.sd < math.inf or not self.labels:
             raise ConfigError(
-                f"near pairs need labels and a positive sd; found {self.labels}, {self.sd}."
+                f"near pairs need labels and a positive, finite sd; found {self.labels}, {self.sd}."
             )
+        object.__setattr__(self, "sd", float(self.sd))
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ class HybridPairs:
     behavior_latents: int = 3
     kind: Literal["hybrid"] = "hybrid"
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    def __post_init__(self) -> None:
+        if self.behavior_latents < 1:
+            raise ConfigError(
+                f"hybrid pairs need at least 1 behavior latent; found {self.behavior_latents}."
+            )
 
 
 Pairs = TimePairs | DeltaPairs | NearPairs | ClassPairs | HybridPairs
@@ -162,7 +169,7 @@ class PairTable:
     field : ReceptiveField
     anchors : array of int64, shape (n,)
         Centres that may be a reference or a negative: whole window, known label, reach.
-    breaks : int
+    breaks : array of int64
         Places in the (circular) list of anchors where neighbours are not neighbours in time.
     index : nearest-label index, classes, or None
     """
@@ -170,7 +177,7 @@ class PairTable:
     pairs: Pairs
     field: ReceptiveField
     anchors: NDArray[np.int64]
-    breaks: int
+    breaks: NDArray[np.int64]
     index: _Nearest | _Classes | None
 
 
@@ -220,7 +227,7 @@ def prepare(recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Sp
     field : ReceptiveField
         Of the encoder that will look at the pairs.
     spans : array of int64, shape (E, 2)
-        Where to train: epochs of the recording, or parts of them.
+        Where to train. Cut at the borders of the recording's epochs, which nothing crosses.
 
     Returns
     -------
@@ -243,12 +250,12 @@ def prepare(recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Sp
             behavior, reach = pairs.behavior, max(pairs.time.offsets)
         case _:
             assert_never(pairs)
-    usable = spans
+    spans = within(spans, recording.epochs)
     if behavior is not None:
         known = np.ones(recording.n_samples, dtype=bool)
         for name in _label_names(behavior):
             known &= _label(recording, name).mask
-    anchors = valid_centres(usable, field, reach=reach)
+    anchors = valid_centres(spans, field, reach=reach)
     if behavior is not None:
         anchors = anchors[known[anchors]]
         spans = keep(spans, known)
@@ -261,7 +268,7 @@ def prepare(recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Sp
         )
     if behavior is not None:
         index = _index(recording, behavior, anchors, spans)
-    breaks = int((np.diff(anchors, append=anchors[0]) != 1).sum())
+    breaks = np.flatnonzero(np.diff(anchors, append=anchors[0]) != 1)
     return PairTable(pairs, field, anchors, breaks, index)
 
 
@@ -292,6 +299,8 @@ def _index(
         if label.kind != "continuous":
             raise DataError(f"'{name}' is discrete: delta and near pairs need continuous labels.")
         values = np.asarray(label.values, dtype=np.float64).reshape(recording.n_samples, -1)
+        # Where a label is unknown its value means nothing and is never looked at, NaN or not.
+        values = np.where(label.mask[:, None], values, 0.0)
         # Centred, so that timestamps and absolute coordinates keep their last digits.
         shift = 0.0 if label.period else values[anchors].mean(axis=0)
         columns.append(values - shift)
@@ -346,10 +355,6 @@ def draw(
     Draw
     """
     pairs = table.pairs
-    single = isinstance(pairs, ClassPairs) and pairs.balanced
-    block = 1 if single else min(block, batch, len(table.anchors))
-    reference = _anchors(table, seed, Purpose.REFERENCE, steps, batch, block, single)
-    negative = _anchors(table, seed, Purpose.NEGATIVE, steps, n_negatives, block, single)
     time = pairs if isinstance(pairs, TimePairs) else None
     behavior: LabelPairs | None = None
     match pairs:
@@ -361,11 +366,15 @@ def draw(
             behavior, time = pairs.behavior, pairs.time
         case _:
             assert_never(pairs)
+    single = isinstance(behavior, ClassPairs) and behavior.balanced
+    block = 1 if single else min(block, batch, len(table.anchors))
+    reference = _anchors(table, seed, Purpose.REFERENCE, steps, batch, block, single)
+    negative = _anchors(table, seed, Purpose.NEGATIVE, steps, n_negatives, block, single)
 
     reach = max(time.offsets) if time else 0
     together = reach <= block + len(table.field) - 1  # else the samples between are not worth it
     groups, places = [], []
-    start, flat = _segments(table, reference, block)
+    reference, start, flat = _segments(table, reference, block)
     width = start.shape[1]
     base = 0
     groups.append(Segments(start, block + (reach if together else 0)))
@@ -390,7 +399,7 @@ def draw(
         base += batch
     if places_time is not None:
         places.append(places_time)
-    start, apart = _segments(table, negative, block)
+    _, start, apart = _segments(table, negative, block)
     groups.append(Segments(start, block))
     return Draw(tuple(groups), flat, tuple(places), base + apart)
 
@@ -424,41 +433,56 @@ def _pick(
     return np.asarray(members[first[group] + (u * size).astype(np.int64)])
 
 
+def _splits(breaks: NDArray[np.int64], count: int, block: int) -> tuple[float, float, int]:
+    """Borders inside a block: their mean, variance and largest number over all its beginnings."""
+    # A border after place b splits the blocks that begin at b - block + 2 ... b, round the list.
+    edges = np.concatenate([breaks - block + 2, breaks + 1]) % count
+    order = np.argsort(edges)
+    length = np.diff(edges[order], append=edges[order[0]] + count)
+    level = np.cumsum(np.repeat([1, -1], len(breaks))[order])
+    level += round((len(breaks) * (block - 1) - int(level @ length)) / count)
+    mean = len(breaks) * (block - 1) / count
+    return mean, float(level**2 @ length) / count - mean**2, int(level[length > 0].max())
+
+
 def _capacity(table: PairTable, n: int, block: int) -> int:
     """Segments to lay out for n centres: one a block, and room for pieces split at borders."""
     blocks = -(-n // block)
-    if block == 1 or table.breaks == 0:
+    if block == 1:
         return blocks
-    expected = n * table.breaks / len(table.anchors)
-    room = expected + 4 * math.sqrt(expected) + 1
+    mean, variance, most = _splits(table.breaks, len(table.anchors), block)
+    room = blocks * mean + 4 * math.sqrt(blocks * max(variance, 0.0)) + most
     step = 1 if room < 4 else 1 << (int(math.log2(room)) - 1)  # rounded, so that folds agree
     return min(n, blocks + math.ceil(room / step) * step)
 
 
-def _segments(table: PairTable, places: Tensor, block: int) -> tuple[Tensor, Tensor]:
+def _segments(table: PairTable, places: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lay centres out as segments of neighbours.
 
-    Returns the first centre of each segment, (S, capacity), and each centre's place in the flat
-    list of a group (time first), (S, n).
+    Returns the places in the list of anchors that are laid out, (S, n), which are those asked for
+    wherever there is room; the first centre of each segment, (S, capacity); and each centre's
+    place in the flat list of a group (time first), (S, n).
     """
-    centres = torch.from_numpy(table.anchors)[places]
+    anchors = torch.from_numpy(table.anchors)
+    centres = anchors[places]
     n_steps, n = centres.shape
-    capacity = _capacity(table, n, block)
     if block == 1:
-        return centres, torch.arange(n).expand(n_steps, -1)
+        return places, centres, torch.arange(n).expand(n_steps, -1)
+    capacity = _capacity(table, n, block)
     new = torch.ones_like(centres, dtype=torch.bool)
     new[:, 1:] = centres[:, 1:] != centres[:, :-1] + 1
     new[:, ::block] = True
     segment = torch.cumsum(new, dim=1) - 1
-    # More splits than there is room for (about one step in ten thousand): those centres give way
-    # to the first centre of the step.
+    # More splits than there is room for (a few steps in ten thousand): those centres give way to
+    # the first centre of the step, before anything else is drawn for them.
     fits = segment < capacity
+    places = torch.where(fits, places, places[:, :1])
     segment = torch.where(fits, segment, 0)
     start = centres[:, :1].repeat(1, capacity)
     rows, columns = torch.nonzero(new & fits, as_tuple=True)
     start[rows, segment[rows, columns]] = centres[rows, columns]
     position = torch.where(fits, centres - start.gather(1, segment), 0)
-    return start, position * capacity + segment
+    return places, start, position * capacity + segment
 
 
 def _offsets(pairs: TimePairs, seed: int, steps: Tensor, batch: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import itertools
 import json
 import logging
 import os
@@ -14,52 +12,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from . import __version__, nwb, report, store, wording
+from . import nwb, report, saved, store
+from .atomic import write_atomic
 from .errors import ConfigError, FormatError, LockedError
 from .evaluate import (
-    EMBEDDING,
     Features,
     Predicted,
     Problem,
-    confusion,
     decode_folds,
-    differences,
     features_of,
     frame_problem,
     identity_problem,
     label_problem,
-    scores,
 )
-from .losses import bits_above_chance
-from .model import Run, TrainConfig, choose_device, embed, fingerprint, run_hash
-from .recording import Label, Recording, findings
-from .results import (
-    Candidate,
-    EmbeddingArrays,
-    History,
-    LabelTrace,
-    Presentation,
-    Results,
-    SessionSummary,
-    StimulusSummary,
-)
+from .model import Run, TrainConfig, choose_device, fingerprint, run_hash
+from .recording import Label, Recording
+from .results import Candidate
 from .search import choose, expand, with_spans
 from .settings import RunConfig, changed, grid, guard, load_toml, read_config, resolve, to_toml
 from .splits import Plan, block_plan, repeat_plan, training_spans
-from .stimulus import fixed_order
+from .summary import Answer, embedding_arrays, gather
 from .synthetic import openscope
 from .train import Progress, train
 
-__all__ = ["demo", "run", "run_config", "run_recording", "versions"]
+__all__ = ["demo", "run", "run_config", "run_recording"]
 
 DEMO_SESSION: Mapping[str, Any] = {"movies": 5, "n_repeats": 10, "n_frames": 150}
 DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5}
@@ -173,6 +155,18 @@ def _add_stimulus_labels(recording: Recording) -> Recording:
     return replace(recording, labels={**extra, **recording.labels})
 
 
+def _lock(handle: int) -> None:
+    """Take a file for this process, or raise OSError; the system frees it when the process ends."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextmanager
 def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterator[None]:
     """The run's folder, held by this process, with its settings written or found unchanged."""
@@ -183,7 +177,7 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
         raise ConfigError(f"the folder {out} cannot be written: {error.strerror}.") from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except OSError as error:
             holder = os.read(lock, 200).decode(errors="replace") or "another process"
             raise LockedError(f"{out} is in use by {holder}; wait for it or use --out.") from error
@@ -197,7 +191,7 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
                     f"{out} holds an unfinished run with other settings ({', '.join(other)}); "
                     f"use those settings to go on, or another folder."
                 )
-        with store.write_atomic(target) as file:
+        with write_atomic(target) as file:
             file.write(to_toml(config, resolved).encode())
         yield
         (out / ".lock").unlink(missing_ok=True)
@@ -222,13 +216,24 @@ def run_recording(
         chosen, table = _choose(recording, questions, base, config, trainer, where, clock)
         clock.stage("train")
         final = trainer([chosen], "final model")[0]
-        judged = [_judge(recording, q, chosen, trainer, where, clock) for q in questions]
+        answers: list[Answer] = []
+        for q in questions:
+            found = _judge(recording, q, chosen, trainer, where, clock)
+            answers += [(q.what, q.plan, p, y) for p, y in zip(q.problems, found, strict=True)]
         clock.stage("report")
-        embedding = _embedding_arrays(recording, final, where)
-        results = _results(recording, config, resolved, questions, judged, table, final, clock)
-        results = replace(results, warnings=(*unasked, *results.warnings))
+        embedding = embedding_arrays(recording, final, where)
+        results = gather(
+            recording,
+            config,
+            resolved,
+            answers,
+            table,
+            final,
+            said=unasked,
+            seconds=clock.seconds,
+        )
         store.save(final, out / "model.safetensors")
-        report.save_results(out, results, embedding)
+        saved.save_results(out, results, embedding)
         path = report.write_report(out, results, embedding)
         clock.say("finished", {"report": str(path)})
     return path
@@ -383,194 +388,3 @@ def _judge(
             return features_of(recording, plan.spans, spans[fold], runs[fold], device=device)
 
         return decode_folds(question.problems, plan, epochs, features, device=device)
-
-
-def _embedding_arrays(recording: Recording, final: Run, device: str) -> EmbeddingArrays:
-    e = embed(final, recording, device=device)
-    track = recording.stimulus
-    none = np.full(len(e.samples), -1, dtype=np.int32)
-    labels: dict[str, NDArray[np.float64]] = {}
-    for name, label in recording.labels.items():
-        values = np.asarray(label.values, dtype=np.float64).copy()
-        values[~label.mask] = np.nan
-        labels[name] = values[e.samples]
-    return EmbeddingArrays(
-        values=e.values,
-        samples=e.samples,
-        times_s=recording.times_s[e.samples],
-        padded=e.padded,
-        index=none if track is None else track.index[e.samples],
-        frame=none if track is None else track.frame[e.samples],
-        repeat=none if track is None else track.repeat[e.samples],
-        names=() if track is None else track.names,
-        labels=labels,
-    )
-
-
-def _results(
-    recording: Recording,
-    config: RunConfig,
-    resolved: Mapping[str, str],
-    questions: Sequence[_Question],
-    judged: Sequence[Sequence[Predicted]],
-    table: Sequence[Candidate],
-    final: Run,
-    clock: _Clock,
-) -> Results:
-    pairs = [
-        (q, p, y)
-        for q, ys in zip(questions, judged, strict=True)
-        for p, y in zip(q.problems, ys, strict=True)
-    ]
-    rows = [row for _, problem, y in pairs for row in scores(problem, y)]
-    gaps = [row for _, problem, y in pairs for row in differences(problem, y)]
-    session = _session(recording, config)
-    names = recording.stimulus.decodable if recording.stimulus is not None else ()
-    warnings = [w for w in (wording.bits_warning(table),) if w]
-    order = fixed_order(recording.stimulus) if recording.stimulus is not None else None
-    if order:
-        warnings.append(order)
-    warnings += wording.cautions(rows, questions=[(q.what, q.plan) for q in questions])
-    return Results(
-        title=recording.name or Path(config.file).name,
-        session=session,
-        stimuli=_stimuli(recording),
-        presentations=_presentations(recording),
-        candidates=tuple(table),
-        history=_history(final),
-        scores=tuple(rows),
-        differences=tuple(gaps),
-        confusions=tuple(
-            confusion(problem, y, names) for _, problem, y in pairs if problem.name == "stimulus"
-        ),
-        traces=tuple(
-            _trace(recording, problem, y) for q, problem, y in pairs if q.what == "blocks"
-        ),
-        headline=wording.headline(rows, gaps),
-        methods=wording.methods(
-            session,
-            final.config,
-            table,
-            [(q.what, q.plan) for q in questions],
-            search_steps=config.search_steps,
-        ),
-        warnings=tuple(warnings),
-        settings=_settings(config, resolved, final),
-        versions=versions(config.device),
-        command="grevy run --config run.toml --out NEW_FOLDER",
-        seconds=dict(clock.seconds),
-    )
-
-
-def _session(recording: Recording, config: RunConfig) -> SessionSummary:
-    return SessionSummary(
-        name=recording.name,
-        file=Path(config.file).name,
-        source=recording.source,
-        n_samples=recording.n_samples,
-        n_channels=recording.n_channels,
-        n_epochs=len(recording.epochs),
-        rate_hz=recording.rate_hz,
-        start_s=float(recording.times_s[0]),
-        stop_s=float(recording.times_s[-1]),
-        activity_unit=recording.activity_unit,
-        notes=recording.notes,
-        findings=findings(recording),
-    )
-
-
-def _stimuli(recording: Recording) -> tuple[StimulusSummary, ...]:
-    track = recording.stimulus
-    if track is None:
-        return ()
-    rows = []
-    for s, name in enumerate(track.names):
-        here = track.index == s
-        rows.append(
-            StimulusSummary(
-                name=name,
-                n_frames=track.n_frames[s],
-                n_repeats=int((track.blocks["stimulus"] == s).sum()),
-                n_samples=int(here.sum()),
-                duration_s=track.duration_s[s],
-                reason=track.reasons.get(name, ""),
-            )
-        )
-    return tuple(rows)
-
-
-def _presentations(recording: Recording) -> tuple[Presentation, ...]:
-    track = recording.stimulus
-    if track is None:
-        return ()
-    return tuple(
-        Presentation(
-            track.names[int(b["stimulus"])],
-            int(b["repeat"]),
-            float(b["start_s"]),
-            float(b["stop_s"]),
-        )
-        for b in track.blocks
-    )
-
-
-def _history(run: Run, most: int = 500) -> History:
-    """The training curve as means over equal stretches of steps, at most `most` of them."""
-    n = len(run.history)
-    edges = np.unique(np.linspace(0, n, min(most, n) + 1).astype(int))
-    means = np.array([run.history[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
-    total = means.sum(axis=1)
-    terms = 2 if run.config.pairs.kind == "hybrid" else 1
-    count = run.config.n_negatives
-    return History(
-        step=tuple(int(b) for b in edges[1:]),
-        total=tuple(float(v) for v in total),
-        positive=tuple(float(v) for v in means[:, 0]),
-        negative=tuple(float(v) for v in means[:, 1]),
-        bits=tuple(bits_above_chance(float(v) / terms, count) for v in total),
-        temperature=(run.config.temperature,) * len(total),
-        chance=float(terms * np.log(count)),
-    )
-
-
-def _trace(
-    recording: Recording, problem: Problem, predicted: Predicted, most: int = 3000
-) -> LabelTrace:
-    order = np.argsort(predicted.samples)
-    order = order[:: -(-len(order) // most)]
-    rows = predicted.samples[order]
-    period = float(problem.target.periods[0])
-    return LabelTrace(
-        name=problem.name,
-        unit=problem.unit,
-        period=period or None,
-        times_s=tuple(float(t) for t in recording.times_s[rows]),
-        true=tuple(float(v) for v in problem.target.values[rows, 0]),
-        decoded=tuple(float(v) for v in predicted.values[EMBEDDING][order, 0]),
-    )
-
-
-def _settings(config: RunConfig, resolved: Mapping[str, str], final: Run) -> dict[str, str]:
-    c = final.config
-    chosen = {
-        "chosen: latents": str(c.encoder.latents),
-        "chosen: hidden units": str(c.encoder.hidden),
-        "chosen: learning rate": f"{c.learning_rate:g}",
-        "chosen: temperature": f"{c.temperature:g}",
-    }
-    given = {k: str(v) for k, v in vars(config).items() if not k.startswith("__")}
-    return {**resolved, **chosen, **given, "file": Path(config.file).name}
-
-
-def versions(device: str) -> dict[str, str]:
-    """Versions of what a run's numbers depend on, and the device."""
-    where = choose_device(device)
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
-    packages = ("numpy", "scipy", "scikit-learn", "torch", "pynwb", "h5py")
-    return {
-        "grevy": __version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-        "system": f"{platform.system()} {platform.release()}",
-        "device": f"{where} ({name})",
-    }

@@ -74,7 +74,7 @@ class RunConfig:
     latents: tuple[int, ...] = (8, 16)
     hidden: tuple[int, ...] = (32,)
     learning_rate: tuple[float, ...] = (1e-3, 3e-3)
-    temperature: tuple[float, ...] = (1.0,)
+    temperature: tuple[float, ...] = (1.0, 0.2)
     batch_size: int = 512
     block: int = 32
     scale: Literal["none", "zscore"] = "zscore"
@@ -97,6 +97,9 @@ class RunConfig:
                 f"architecture must be one of {', '.join(ARCHITECTURES)}; "
                 f"found '{self.architecture}'."
             )
+        for name in ("latents", "hidden", "learning_rate", "temperature"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} must name at least one value; found none.")
         if self.folds < 2 or self.steps < 1 or self.search_steps < 1:
             raise ConfigError("folds must be at least 2, steps and search_steps at least 1.")
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,53 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as _load_tensors
 from safetensors.torch import save as _save_tensors
 
+from .atomic import write_atomic
 from .encoders import layer_shapes
 from .errors import FormatError
-from .model import Run, TrainConfig
+from .model import Run, TrainConfig, plain_number
 
-__all__ = ["FORMAT_VERSION", "load", "save", "write_atomic"]
+__all__ = ["FORMAT_VERSION", "load", "save"]
 
 FORMAT_VERSION = 1
 _MAX_HEADER = 16 * 2**20
 _CONFIG = TypeAdapter(TrainConfig)
-
-
-@contextmanager
-def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """Write a file so that its name never shows anything but a whole one.
-
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name
-    in one step. An error leaves the old file as it was and no temporary one.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> with write_atomic(target) as f:
-    ...     _ = f.write(b"whole")
-    >>> target.read_bytes()
-    b'whole'
-    """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the new name itself must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def save(run: Run, path: str | Path) -> Path:
@@ -91,7 +50,8 @@ def save(run: Run, path: str | Path) -> Path:
     }
     tensors = {f"weights.{i:02d}": w.contiguous() for i, w in enumerate(run.weights)}
     tensors |= {"mean": run.mean, "sd": run.sd, "history": torch.from_numpy(run.history.copy())}
-    blob = _save_tensors(tensors, metadata={"grevy": json.dumps(header, sort_keys=True)})
+    text = json.dumps(header, sort_keys=True, default=plain_number)
+    blob = _save_tensors(tensors, metadata={"grevy": text})
     with write_atomic(path) as file:
         file.write(blob)
     return Path(path)
@@ -122,6 +82,8 @@ def load(path: str | Path) -> Run:
     version = header.get("format_version")
     if header.get("format") != "grevy-run" or not isinstance(version, int):
         raise FormatError(f"{path} is a safetensors file, but not a model saved by grevy.")
+    if version < 1:
+        raise FormatError(f"{path} has format version {version}, which never was.")
     if version > FORMAT_VERSION:
         raise FormatError(
             f"{path} has format version {version}; this grevy reads up to {FORMAT_VERSION}. "
@@ -130,6 +92,8 @@ def load(path: str | Path) -> Run:
     try:
         config = _CONFIG.validate_python(header["config"])
         tensors = _load_tensors(blob)
+        if tensors["history"].dtype != torch.float32:
+            raise ValueError(f"its history is of {tensors['history'].dtype}, not float32")
         run = Run(
             config=config,
             weights=tuple(tensors[k] for k in sorted(tensors) if k.startswith("weights.")),
@@ -171,5 +135,7 @@ def _check(path: Path, run: Run) -> None:
     if run.history.ndim != 2 or run.history.shape[1] != 2:
         raise FormatError(f"{path}: the history must have shape (steps, 2).")
     parts = [*run.weights, run.mean, run.sd]
+    if run.sd.dtype == torch.float32 and not bool((run.sd > 0).all()):
+        raise FormatError(f"{path}: the sd of every channel must be positive.")
     if any(w.dtype != torch.float32 or not bool(torch.isfinite(w).all()) for w in parts):
         raise FormatError(f"{path}: weights must be finite float32 numbers.")

@@ -8,7 +8,9 @@ computes does not depend on its neighbours.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,10 +22,18 @@ from torch import Tensor
 from .encoders import encode, initial_weights
 from .errors import ConfigError, DivergedError
 from .losses import bits_above_chance, info_nce
-from .model import Run, TrainConfig, choose_device, effective_weights, fingerprint, latent_slices
+from .model import (
+    Run,
+    TrainConfig,
+    activity_tensor,
+    choose_device,
+    effective_weights,
+    fingerprint,
+    latent_slices,
+)
 from .pairs import Draw, PairTable, draw, prepare
 from .recording import Recording
-from .windows import dense_rows
+from .windows import dense_rows, within
 
 __all__ = ["Progress", "train"]
 
@@ -90,7 +100,7 @@ def train(
     DataError
         If a label is missing or no sample can be trained on.
     DivergedError
-        If a loss stops being finite; says at which step.
+        If a loss or a weight stops being finite; says at which step.
     """
     if len(recordings) != 1:
         raise ConfigError(f"training takes exactly one recording; found {len(recordings)}.")
@@ -101,32 +111,55 @@ def train(
         groups.setdefault(_shape(run), []).append(i)
     total = sum(c.n_steps for c in configs)
     source = fingerprint(recording)
-    activity = torch.from_numpy(recording.activity).to(where)
-    runs: dict[int, Run] = {}
-    done = 0
+    activity = activity_tensor(recording).to(where)
+    threads = torch.get_num_threads() if where.type == "cpu" else 1
+    parts = [part for members in groups.values() for part in _parts(members, threads)]
+    steps_done, lock = [0] * len(parts), threading.Lock()
 
-    def report(steps: int, part: Progress) -> None:
-        if on_step is not None:
-            on_step(part._replace(done=done + steps, of=total))
+    def work(place: int) -> list[Run]:
+        def report(steps: int, part: Progress) -> None:
+            with lock:
+                steps_done[place] = steps
+                if on_step is not None:
+                    on_step(part._replace(done=sum(steps_done), of=total))
 
-    for members in groups.values():
-        stack = [prepared[i] for i in members]
-        trained = _train_stack(activity, stack, source, report)
-        runs.update(zip(members, trained, strict=True))
-        done += sum(configs[i].n_steps for i in members)
+        return _train_stack(activity, [prepared[i] for i in parts[place]], source, report)
+
+    if threads == 1 or len(parts) == 1:
+        trained = [work(place) for place in range(len(parts))]
+    else:
+        # Runs are independent, so one thread each beats threads that wait for one another inside
+        # every small product; and it does not crawl on a busy machine.
+        try:
+            with ThreadPoolExecutor(
+                threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
+                trained = list(pool.map(work, range(len(parts))))
+        finally:
+            torch.set_num_threads(threads)
+    runs = {
+        i: run
+        for part, each in zip(parts, trained, strict=True)
+        for i, run in zip(part, each, strict=True)
+    }
     return [runs[i] for i in range(len(configs))]
 
 
+def _parts(members: list[int], workers: int) -> list[list[int]]:
+    """The runs of one shape, dealt out to workers."""
+    return [members[w::workers] for w in range(min(workers, len(members)))]
+
+
 def _prepare(recording: Recording, config: TrainConfig) -> _Prepared:
-    if config.train_on is None:
-        spans = recording.epochs
-    else:
-        spans = np.array(config.train_on, dtype=np.int64).reshape(-1, 2)
-        if len(spans) and (spans[:, 0].min() < 0 or spans[:, 1].max() > recording.n_samples):
+    spans = recording.epochs
+    if config.train_on is not None:
+        wanted = np.array(config.train_on, dtype=np.int64).reshape(-1, 2)
+        if len(wanted) and wanted.max() > recording.n_samples:
             raise ConfigError(
                 f"train_on must lie inside the {recording.n_samples} samples of the recording; "
-                f"found {spans[:3].tolist()}."
+                f"found one up to {wanted.max()}."
             )
+        spans = within(wanted, recording.epochs)
     table = prepare(recording, config.pairs, config.encoder.field, spans)
     mean, sd = torch.zeros(recording.n_channels), torch.ones(recording.n_channels)
     if config.scale == "zscore":
@@ -210,6 +243,9 @@ def _train_stack(
             (int(steps[-1]) + 1) * runs,
             Progress(0, 0, float(last[0]), float(last[1]), first.temperature, bits),
         )
+    lost = (~torch.isfinite(flat).all(dim=1)).nonzero()
+    if len(lost):  # by the very last update, whose loss nobody computed
+        raise _diverged(stack[int(lost[0, 0])].config, n_steps - 1)
     trained = [w.detach().cpu() for w in weights]
     losses: NDArray[np.float32] = history.cpu().numpy()
     return [
@@ -291,10 +327,12 @@ def _adam(
 def _refuse_divergence(seen: NDArray[np.float32], begin: int, stack: list[_Prepared]) -> None:
     bad = np.argwhere(~np.isfinite(seen).all(axis=2))
     if len(bad):
-        step, run = int(bad[0, 0]) + begin, int(bad[0, 1])
-        config = stack[run].config
-        raise DivergedError(
-            f"the loss must stay finite; it did not at step {step} with learning rate "
-            f"{config.learning_rate} and temperature {config.temperature}. Use a smaller learning "
-            f"rate or a higher temperature."
-        )
+        raise _diverged(stack[int(bad[0, 1])].config, int(bad[0, 0]) + begin)
+
+
+def _diverged(config: TrainConfig, step: int) -> DivergedError:
+    return DivergedError(
+        f"the loss must stay finite; it did not at step {step} with learning rate "
+        f"{config.learning_rate} and temperature {config.temperature}. Use a smaller learning "
+        f"rate or a higher temperature."
+    )

@@ -17,6 +17,7 @@ __all__ = [
     "padded_rows",
     "valid_centres",
     "widen",
+    "within",
     "without",
 ]
 
@@ -71,6 +72,19 @@ def keep(spans: Spans, mask: NDArray[np.bool_]) -> Spans:
         steps = np.diff(flags)
         parts.append(np.stack([np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)], 1) + a)
     return np.concatenate(parts).astype(np.int64) if parts else np.empty((0, 2), dtype=np.int64)
+
+
+def within(spans: Spans, borders: Spans) -> Spans:
+    """Spans cut wherever they reach over a border: each part lies in one stretch of `borders`.
+
+    Examples
+    --------
+    >>> within(np.array([[2, 8]]), np.array([[0, 5], [5, 7], [9, 12]])).tolist()
+    [[2, 5], [5, 7]]
+    """
+    parts = [np.clip(spans, a, b) for a, b in borders]
+    cut = np.concatenate([np.empty((0, 2)), *parts]).astype(np.int64)
+    return cut[cut[:, 0] < cut[:, 1]]
 
 
 def widen(mask: NDArray[np.bool_], before: int, after: int) -> NDArray[np.bool_]:

@@ -71,7 +71,8 @@ def write_openscope(
         _check(target, overwrite)
         part.chmod(0o644)
         part.replace(target)
-        _sync(target.parent)
+        if os.name == "posix":
+            _sync(target.parent)
     finally:
         part.unlink(missing_ok=True)
     return target

@@ -1,0 +1,50 @@
+"""Writing files whole or not at all: every file that grevy leaves behind is written here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["write_atomic"]
+
+
+@contextmanager
+def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """Write a file so that its name never shows anything but a whole one.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name
+    in one step. An error leaves the old file as it was and no temporary one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with write_atomic(target) as f:
+    ...     _ = f.write(b"whole")
+    >>> target.read_bytes()
+    b'whole'
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name itself must reach the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

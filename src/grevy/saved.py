@@ -1,0 +1,250 @@
+"""Results on disk: results.json, embedding.npz and scores.csv, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import zipfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from .atomic import write_atomic
+from .errors import FormatError
+from .results import EmbeddingArrays, Results, Score
+
+__all__ = ["load_results", "save_results", "write_whole"]
+
+_FORMAT, _VERSION = "grevy-results", 1
+_RESULTS: TypeAdapter[Results] = TypeAdapter(Results)
+_KINDS = {
+    "values": ("f4", 2),
+    "samples": ("i8", 1),
+    "times_s": ("f8", 1),
+    "padded": ("b1", 1),
+    "index": ("i4", 1),
+    "frame": ("i4", 1),
+    "repeat": ("i4", 1),
+}
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write bytes to a file, atomically."""
+    with write_atomic(path) as file:
+        file.write(content)
+    return path
+
+
+def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None) -> None:
+    """Write a run's numbers into a folder.
+
+    Parameters
+    ----------
+    out : Path
+        Folder, made where it is missing.
+    results : Results
+        Goes to results.json, its scores to scores.csv too.
+    embedding : EmbeddingArrays or None
+        Goes to embedding.npz; None removes that file.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if embedding is None:
+        (out / "embedding.npz").unlink(missing_ok=True)
+    else:
+        write_whole(out / "embedding.npz", _npz(embedding))
+    write_whole(out / "scores.csv", _csv(results.scores))
+    whole = {"format": _FORMAT, "format_version": _VERSION, "results": _encoded(asdict(results))}
+    write_whole(out / "results.json", json.dumps(whole, indent=1, allow_nan=False).encode())
+
+
+def load_results(out: Path) -> tuple[Results, EmbeddingArrays | None]:
+    """Read what `save_results` wrote, believing nothing unchecked.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run.
+
+    Returns
+    -------
+    results : Results
+    embedding : EmbeddingArrays or None
+        None where the folder holds no embedding.npz.
+
+    Raises
+    ------
+    FormatError
+        If a file is missing, damaged, or not what this version writes; the message names the file
+        and the place in it.
+    """
+    out = Path(out)
+    results = _read_results(out / "results.json")
+    path = out / "embedding.npz"
+    return results, _read_embedding(path) if path.exists() else None
+
+
+# JSON
+
+
+def _encoded(value: Any) -> Any:
+    """Values that JSON has: NaN and infinities as words, half characters as question marks."""
+    match value:
+        case dict():
+            return {_encoded(k): _encoded(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_encoded(v) for v in value]
+        case float() if not math.isfinite(value):
+            return str(value).replace("nan", "NaN").replace("inf", "Infinity")
+        case str():
+            return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def _read_results(path: Path) -> Results:
+    try:
+        whole = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FormatError(f"the results {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{path} must be JSON; found: {error}. The file is damaged: run again."
+        ) from error
+    if not isinstance(whole, dict) or whole.get("format") != _FORMAT:
+        raise FormatError(f"{path} must have the format '{_FORMAT}'; it has not.")
+    if whole.get("format_version") != _VERSION:
+        raise FormatError(
+            f"{path} must have format version {_VERSION}; found "
+            f"{str(whole.get('format_version'))[:20]}. Use the grevy that wrote it, or update."
+        )
+    try:
+        results = _RESULTS.validate_python(whole.get("results"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("results", *first["loc"])))
+        raise FormatError(f"{path}, {where}: {first['msg']}.") from error
+    other = _strange(whole["results"], _encoded(asdict(results)), "results")
+    if other:
+        raise FormatError(f"{path}, {other}: not something that this version writes.")
+    return results
+
+
+def _strange(read: Any, known: Any, where: str) -> str:
+    """The first place where a file says what its validated results do not; "" where there is none.
+
+    Validation is lenient (it drops unknown keys, and takes "5" for 5); this is not.
+    """
+    if isinstance(read, dict) and isinstance(known, dict):
+        for key in read:
+            if key not in known:
+                return f"{where}.{key}"
+            found = _strange(read[key], known[key], f"{where}.{key}")
+            if found:
+                return found
+        return ""
+    if isinstance(read, list) and isinstance(known, list):
+        steps = (
+            _strange(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(read, known, strict=True))
+        )
+        return next((found for found in steps if found), "")
+    same = read == known and isinstance(read, bool) == isinstance(known, bool)
+    return "" if same else where
+
+
+# CSV
+
+
+def _cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula; nothing for numbers that are none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else ""
+    if isinstance(value, str):
+        text = "".join(c if c.isprintable() else " " for c in value)
+        return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@", "|", "%")) else text
+    return value
+
+
+def _csv(rows: tuple[Score, ...]) -> bytes:
+    """Scores, one a line, under the names of the fields of `Score`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(Score)]
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(getattr(row, name)) for name in names])
+    return text.getvalue().encode("utf-8", "replace")
+
+
+# Arrays
+
+
+def _npz(embedding: EmbeddingArrays) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.asarray(getattr(embedding, name), dtype=kind) for name, (kind, _) in _KINDS.items()
+    }
+    arrays["names"] = np.array(embedding.names, dtype=np.str_)
+    arrays["label_names"] = np.array(list(embedding.labels), dtype=np.str_)
+    for i, values in enumerate(embedding.labels.values()):
+        arrays[f"label_{i}"] = np.asarray(values, dtype=np.float64)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file; each must fill its place in it, so no false size is allocated."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+                raise ValueError(f"'{info.filename[:40]}' is compressed")
+            content = archive.read(info)
+            file = io.BytesIO(content)
+            version = np.lib.format.read_magic(file)
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = header(file)
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+                raise ValueError(f"'{info.filename[:40]}' does not hold what its header says")
+            file.seek(0)
+            arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(
+                file, allow_pickle=False
+            )
+    return arrays
+
+
+def _read_embedding(path: Path) -> EmbeddingArrays:
+    try:
+        arrays = _arrays(path)
+        n = len(arrays["values"])
+        for name, (kind, ndim) in _KINDS.items():
+            a = arrays[name]
+            if a.dtype != np.dtype(kind) or a.ndim != ndim or len(a) != n:
+                raise ValueError(f"'{name}' has dtype {a.dtype} and shape {a.shape}")
+        names = [arrays["names"], arrays["label_names"]]
+        if any(a.ndim != 1 or (a.dtype.kind != "U" and len(a)) for a in names):
+            raise ValueError("the names are not text")
+        labels = {str(k): arrays[f"label_{i}"] for i, k in enumerate(arrays["label_names"])}
+        for key, a in labels.items():
+            if a.dtype != np.float64 or a.ndim not in (1, 2) or len(a) != n:
+                raise ValueError(f"label '{key[:40]}' has dtype {a.dtype} and shape {a.shape}")
+        if n and not -1 <= arrays["index"].min() <= arrays["index"].max() < len(arrays["names"]):
+            raise ValueError("'index' points to stimuli without a name")
+    except KeyError as error:
+        raise FormatError(f"{path} must hold the array {error}; it does not.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise FormatError(f"{path} cannot be read as arrays: {error}.") from error
+    return EmbeddingArrays(
+        **{name: arrays[name] for name in _KINDS},
+        names=tuple(str(name) for name in arrays["names"]),
+        labels=labels,
+    )

@@ -1,0 +1,78 @@
+"""Every kind of pair with every architecture: it trains, all of it, and devices agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from grevy.encoders import ARCHITECTURES, EncoderSpec
+from grevy.model import TrainConfig, embed, held_out_bits
+from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
+from grevy.recording import Label, Recording, make_recording
+from grevy.train import train
+
+KINDS: dict[str, Pairs] = {
+    "time": TimePairs((3,)),
+    "times": TimePairs((2, 40)),
+    "far": TimePairs((60,)),
+    "delta": DeltaPairs(("angle",), 3),
+    "plane": DeltaPairs(("plane", "angle"), 3),
+    "near": NearPairs(("angle",), 0.1),
+    "class": ClassPairs("quadrant"),
+    "balanced": ClassPairs("quadrant", balanced=True),
+    "hybrid": HybridPairs(DeltaPairs(("angle",), 3), TimePairs((3,))),
+}
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: not run")
+
+
+def turning() -> Recording:
+    """A population tuned to an angle, in three stretches."""
+    rng = np.random.default_rng(0)
+    angle = np.cumsum(rng.normal(0.05, 0.05, 1500))
+    cells = np.linspace(0, 2 * np.pi, 9, endpoint=False)
+    x = np.exp(np.cos(angle[:, None] - cells)) + 0.1 * rng.standard_normal((1500, 9))
+    around = np.mod(angle, 2 * np.pi)
+    labels = {
+        "angle": Label(around, "continuous", "rad", 2 * np.pi),
+        "plane": Label(np.stack([np.cos(angle), np.sin(angle)], 1), "continuous"),
+        "quadrant": Label((around // (np.pi / 2)).astype(np.int64), "discrete"),
+    }
+    return make_recording(x, rate_hz=20, epochs=[[0, 500], [500, 900], [900, 1500]], labels=labels)
+
+
+def config_of(kind: str, architecture: str) -> TrainConfig:
+    return TrainConfig(
+        pairs=KINDS[kind], encoder=EncoderSpec(architecture, 8, 4), learning_rate=1e-2,
+        batch_size=64, n_negatives=48, n_steps=30, block=16, scale="zscore",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_it_trains_every_weight_and_embeds_every_sample(kind: str, architecture: str) -> None:
+    recording, config = turning(), config_of(kind, architecture)
+    first = train([recording], [replace(config, n_steps=1)])[0]
+    run = train([recording], [config])[0]
+    assert all((a != b).any() for a, b in zip(first.weights, run.weights, strict=True))
+    embedding = embed(run, recording)
+    assert embedding.values.shape == (1500, 4)
+    assert list(embedding.samples) == list(range(1500))
+    assert embedding.padded.sum() == 3 * (len(config.encoder.field) - 1)
+    np.testing.assert_allclose(np.linalg.norm(embedding.values, axis=1), 1, atol=1e-5)
+    assert run.history.shape == (30, 2)
+    assert np.isfinite(held_out_bits(run, recording, np.array([[900, 1500]]), n=128))
+
+
+@needs_cuda
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cuda_trains_as_the_cpu_does(kind: str, architecture: str) -> None:
+    recording, config = turning(), config_of(kind, architecture)
+    here = train([recording], [config], device="cpu")[0]
+    there = train([recording], [config], device="cuda")[0]
+    np.testing.assert_allclose(there.history, here.history, atol=2e-2)
+    z = [embed(r, recording, device=d).values for r, d in ((here, "cpu"), (here, "cuda"))]
+    np.testing.assert_allclose(z[0], z[1], atol=1e-4)

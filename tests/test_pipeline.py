@@ -1,0 +1,177 @@
+"""Whole runs, small: what is written, that it is repeatable, resumable, and never overwritten."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grevy import pipeline, saved, store
+from grevy.cli import main
+from grevy.errors import ConfigError, LockedError
+from grevy.nwb import write_openscope
+from grevy.recording import Label, make_recording
+from grevy.settings import load_toml, read_config
+from grevy.synthetic import as_recording, openscope
+
+QUICK = {"steps": 40, "search_steps": 20, "folds": 3, "latents": [3], "batch_size": 64}
+WRITTEN = (
+    "report.html", "run.toml", "scores.csv", "results.json", "embedding.npz", "model.safetensors",
+    "log.jsonl",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def movies():  # type: ignore[no-untyped-def]
+    return as_recording(openscope(movies=3, n_repeats=6, n_frames=60, n_cells=12))
+
+
+@pytest.fixture(scope="module")
+def finished(movies, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    out = tmp_path_factory.mktemp("run") / "out"
+    pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK}), out, quiet=True)
+    return out
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "scores.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(finished: Path) -> None:
+    for name in WRITTEN:
+        assert (finished / name).stat().st_size > 0, name
+    assert list((finished / "figures").glob("*.png"))
+    assert not (finished / ".lock").exists()
+    assert not list(finished.rglob("*.tmp"))
+    rows = _rows(finished)
+    assert {"stimulus", "method", "metric", "value", "chance", "n_repeats"} <= set(rows[0])
+    assert {r["method"] for r in rows} == {"embedding", "raw kNN", "PCA kNN", "constant"}
+    assert {r["n_repeats"] for r in rows} == {"4"}
+    model = store.load(finished / "model.safetensors")
+    assert model.config.n_steps == 40
+    with np.load(finished / "embedding.npz", allow_pickle=False) as arrays:
+        assert arrays["values"].shape[1] == 3
+    results, embedding = saved.load_results(finished)
+    assert len(results.candidates) == 4
+    assert sum(c.chosen for c in results.candidates) == 1
+    assert embedding is not None
+    for line in (finished / "log.jsonl").read_text().splitlines():
+        assert "event" in json.loads(line)
+
+
+def test_the_same_run_gives_the_same_numbers(movies, finished: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    config = read_config(load_toml(finished / "run.toml"))
+    pipeline.run_recording(movies, config, tmp_path / "again", quiet=True)
+    for name in ("scores.csv", "model.safetensors", "run.toml"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes(), name
+    other = read_config({"file": "m.nwb", **QUICK, "seed": 1})
+    pipeline.run_recording(movies, other, tmp_path / "other", quiet=True)
+    assert _rows(tmp_path / "other") != _rows(finished)
+
+
+def test_a_finished_run_is_never_overwritten(movies, finished: Path) -> None:  # type: ignore[no-untyped-def]
+    before = (finished / "report.html").stat().st_mtime_ns
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK}), finished)
+    assert (finished / "report.html").stat().st_mtime_ns == before
+
+
+def test_an_unfinished_run_goes_on_and_only_with_its_settings(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    config = read_config({"file": "m.nwb", **QUICK})
+    out = tmp_path / "out"
+    pipeline.run_recording(movies, config, out, quiet=True)
+    whole = (out / "scores.csv").read_bytes()
+    trained = {p: p.stat().st_mtime_ns for p in (out / "models").iterdir()}
+    (out / "report.html").unlink()
+    lost = sorted(trained)[0]
+    lost.unlink()
+    with pytest.raises(ConfigError, match=r"other settings \(seed\)"):
+        pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK, "seed": 5}), out)
+    pipeline.run_recording(movies, config, out, quiet=True)
+    assert (out / "scores.csv").read_bytes() == whole
+    for path, stamp in trained.items():
+        assert (path.stat().st_mtime_ns == stamp) == (path != lost)
+
+
+def test_a_folder_in_use_says_by_whom(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    out.mkdir()
+    with open(out / ".lock", "w") as file:
+        file.write("zebra:42")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="zebra:42"):
+            pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK}), out)
+
+
+def test_labels_are_decoded_in_blocks_and_noise_stays_at_chance(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    angle = np.mod(np.cumsum(rng.normal(0.1, 0.1, 4000)), 2 * np.pi)
+    cells = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    counts = rng.poisson(np.exp(1.5 * np.cos(angle[:, None] - cells)))
+    labels = {
+        "angle": Label(angle, "continuous", "rad", 2 * np.pi),
+        "coin": Label(np.repeat(rng.integers(0, 2, 40), 100), "discrete"),
+    }
+    recording = make_recording(counts, rate_hz=20, labels=labels)
+    config = read_config({"file": "x", **QUICK, "steps": 200, "labels": ["angle", "coin"]})
+    out = tmp_path / "out"
+    pipeline.run_recording(recording, config, out, quiet=True)
+    results, _ = saved.load_results(out)
+    found = {(s.target, s.metric): s for s in results.scores if s.method == "embedding"}
+    assert found["angle", "median error"].value < 0.5 < found["angle", "median error"].chance
+    assert "r2" not in {metric for target, metric in found if target == "angle"}
+    coin = found["coin", "accuracy"]
+    assert coin.low < max(coin.chance, 0.5) + 0.1
+    assert [t.name for t in results.traces] == ["angle", "coin"]
+
+
+def test_without_stimulus_or_label_there_is_an_embedding_and_a_sentence(tmp_path: Path) -> None:
+    recording = make_recording(np.random.default_rng(0).standard_normal((400, 4)), rate_hz=20)
+    path = pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
+    results, embedding = saved.load_results(path.parent)
+    assert results.scores == ()
+    assert any("Nothing was decoded" in w for w in results.warnings)
+    assert embedding is not None
+    assert embedding.values.shape == (400, 3)
+
+
+def test_too_short_for_a_window_is_explained(tmp_path: Path) -> None:
+    from grevy.errors import DataError
+
+    recording = make_recording(np.random.default_rng(0).standard_normal((8, 4)), rate_hz=30)
+    with pytest.raises(DataError, match="training needs stretches of at least 20 samples"):
+        pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
+
+
+def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    file = tmp_path / "s.nwb"
+    write_openscope(file, openscope(movies=2, n_repeats=5, n_frames=60, n_cells=8))
+    words = ["run", str(file), "--steps", "60", "--search-steps", "30", "--folds", "3", "-q"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    main([*words, "--out", str(whole)])
+    for wait in (3.0, 6.0):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "grevy", *words, "--out", str(broken)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        time.sleep(wait)
+        child.send_signal(signal.SIGINT if wait < 5 else signal.SIGKILL)
+        said = child.communicate()[1].decode()
+        assert "Traceback" not in said
+    if not (broken / "report.html").exists():
+        main([*words, "--out", str(broken)])
+    assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+    assert not list(broken.rglob("*.tmp"))

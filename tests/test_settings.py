@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grevy.errors import ConfigError
+from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, TimePairs
+from grevy.recording import Label, make_recording
+from grevy.settings import RunConfig, changed, load_toml, read_config, resolve, to_toml
+
+
+def test_toml_gives_back_the_settings(tmp_path: Path) -> None:
+    config = read_config(
+        {
+            "file": 'a "strange"\\name\n\x7f\N{ZEBRA FACE}.nwb', "labels": ["x", "y"], "bin_s": 0.1,
+            "latents": [3, 4], "seed": 7, "pairs": "hybrid",
+        }
+    )  # fmt: skip
+    path = tmp_path / "run.toml"
+    path.write_text(to_toml(config, {"window": '5 samples "quoted"'}), encoding="utf-8")
+    assert read_config(load_toml(path)) == config
+    assert changed(config, read_config({**load_toml(path), "seed": 8})) == ["seed"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"file": "x", "step": 3}, "setting 'step'.*Settings are: file"),
+        ({"file": "x", "steps": "many"}, "setting 'steps'"),
+        ({"file": "x", "pairs": "space"}, "setting 'pairs'"),
+        ({}, "setting 'file'"),
+        ({"file": "x", "window_s": 0}, "window_s must be positive"),
+        ({"file": "x", "decay_s": -1}, "decay_s must not be negative"),
+        ({"file": "x", "pairs": "behavior"}, "behavior pairs need a label"),
+        ({"file": "x", "folds": 1}, "folds must be at least 2"),
+        ({"file": "x", "architecture": "offset11-model"}, "architecture must be one of"),
+        ({"file": "x", "latents": []}, "latents"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read_config(values)
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_toml(path)
+    path.write_text("= 3")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("rate", "name", "offset"),
+    [(30.0, "offset10-model", 10), (16.0, "offset5-model", 5), (3.0, "offset1-model", 1)],
+)
+def test_seconds_become_samples(rate: float, name: str, offset: int) -> None:
+    recording = make_recording(np.zeros((50, 2)), rate_hz=rate)
+    base, resolved = resolve(recording, RunConfig(file="x"))
+    assert base.encoder.architecture == name
+    assert base.pairs == TimePairs((offset,))
+    assert f"{offset} samples" in resolved["offset"]
+
+
+def test_labels_become_pairs_of_their_kind() -> None:
+    labels = {
+        "x": Label(np.zeros(50), "continuous"),
+        "side": Label(np.zeros(50, dtype=np.int64), "discrete"),
+    }
+    recording = make_recording(np.zeros((50, 2)), rate_hz=30.0, labels=labels)
+
+    def pairs(**values: object) -> object:
+        return resolve(recording, read_config({"file": "f", **values}))[0].pairs
+
+    assert pairs(pairs="behavior", labels=["x"]) == DeltaPairs(("x",), 10)
+    assert pairs(pairs="behavior", labels=["side"]) == ClassPairs("side")
+    assert pairs(pairs="hybrid", labels=["x"]) == HybridPairs(
+        DeltaPairs(("x",), 10), TimePairs((10,))
+    )
+    with pytest.raises(ConfigError, match="one discrete label or from continuous ones"):
+        pairs(pairs="behavior", labels=["x", "side"])
+    with pytest.raises(ConfigError, match="label 'z' is not in the recording; it has: x, side"):
+        pairs(pairs="behavior", labels=["z"])

@@ -1,0 +1,311 @@
+"""Files: what is written comes back bit for bit; what is broken or hostile is refused and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+import twins
+from grevy.atomic import write_atomic
+from grevy.encoders import EncoderSpec
+from grevy.errors import FormatError
+from grevy.model import Run, TrainConfig, embed, run_hash
+from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
+from grevy.store import FORMAT_VERSION, load, save
+from grevy.train import train
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    config = TrainConfig(
+        encoder=EncoderSpec("offset5-model", 6, 2),
+        batch_size=8,
+        n_negatives=8,
+        n_steps=3,
+        temperature=1,
+        scale="zscore",
+        train_on=((0, 40), (40, 90)),
+    )
+    return train([twins.noise(100, 4)], [config], device="cpu")[0]
+
+
+def header_of(blob: bytes) -> dict[str, Any]:
+    size = int.from_bytes(blob[:8], "little")
+    header: dict[str, Any] = json.loads(json.loads(blob[8 : 8 + size])["__metadata__"]["grevy"])
+    return header
+
+
+def rewrite(
+    path: Path,
+    *,
+    header: Callable[[dict[str, Any]], object] = id,
+    tensors: Callable[[dict[str, torch.Tensor]], object] = id,
+) -> None:
+    """A well-formed file with its contents changed in place by two functions."""
+    blob = path.read_bytes()
+    parts, head = load_tensors(blob), header_of(blob)
+    tensors(parts)
+    header(head)
+    path.write_bytes(save_tensors(parts, metadata={"grevy": json.dumps(head)}))
+
+
+def test_round_trip_is_bit_equal(run: Run, tmp_path: Path) -> None:
+    path = save(run, tmp_path / "model.pt")
+    found = load(path)
+    assert found.config == run.config
+    assert run_hash(found.config, "", "cpu") == run_hash(run.config, "", "cpu")
+    assert found.recording_hash == run.recording_hash
+    for a, b in zip(found.weights, run.weights, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(found.mean, run.mean)
+    assert torch.equal(found.sd, run.sd)
+    assert np.array_equal(found.history, run.history)
+    assert found.history.dtype == np.float32
+    rec = twins.noise(50, 4, seed=1)
+    assert np.array_equal(embed(found, rec).values, embed(run, rec).values)
+    again = save(found, tmp_path / "again")
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        TimePairs((1, 5)),
+        DeltaPairs(("a", "b"), lag=3),
+        NearPairs(("a",), sd=2),
+        ClassPairs("c", balanced=True),
+        HybridPairs(NearPairs(("a",), sd=0.5), TimePairs((2,)), behavior_latents=1),
+        HybridPairs(ClassPairs("c"), TimePairs((2,)), behavior_latents=2),
+    ],
+    ids=str,
+)
+def test_every_kind_of_pairs_comes_back(run: Run, pairs: Pairs, tmp_path: Path) -> None:
+    config = replace(run.config, pairs=pairs, seed=2**63 + 5, learning_rate=1 / 3)
+    assert load(save(replace(run, config=config), tmp_path / "m")).config == config
+
+
+def test_numpy_numbers_in_a_config_can_be_saved(run: Run, tmp_path: Path) -> None:
+    encoder = EncoderSpec("offset5-model", np.int64(6), np.int32(2))  # type: ignore[arg-type]
+    config = replace(run.config, encoder=encoder, pairs=TimePairs((np.int64(2),)))  # type: ignore[arg-type]
+    assert load(save(replace(run, config=config), tmp_path / "m")).config == config
+
+
+def test_the_file_is_safetensors_and_says_what_it_is(run: Run, tmp_path: Path) -> None:
+    header = header_of(save(run, tmp_path / "m").read_bytes())
+    assert header["format"] == "grevy-run"
+    assert header["format_version"] == FORMAT_VERSION
+    assert set(header["versions"]) == {"grevy", "torch", "numpy"}
+
+
+BROKEN_HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "newer": (lambda h: h.update(format_version=99), "format version 99.*Upgrade"),
+    "old": (lambda h: h.update(format_version=0), "version"),
+    "word for a version": (lambda h: h.update(format_version="1"), "not a model"),
+    "another format": (lambda h: h.update(format="other"), "not a model"),
+    "no config": (lambda h: h.pop("config"), "config"),
+    "config of the wrong sort": (lambda h: h.update(config=[1]), "whole model"),
+    "unknown setting": (lambda h: h["config"].update(speed=3), "whole model"),
+    "unknown encoder setting": (lambda h: h["config"]["encoder"].update(depth=3), "whole model"),
+    "unknown pair setting": (lambda h: h["config"]["pairs"].update(sd=3), "whole model"),
+    "unknown kind": (lambda h: h["config"]["pairs"].update(kind="magic"), "whole model"),
+    "no such architecture": (
+        lambda h: h["config"]["encoder"].update(architecture="os.system"),
+        "whole model",
+    ),
+    "other width": (lambda h: h["config"]["encoder"].update(hidden=7), "shapes"),
+    "huge width": (lambda h: h["config"]["encoder"].update(hidden=10**12), "shapes"),
+    "negative width": (lambda h: h["config"]["encoder"].update(hidden=-4), "whole model"),
+    "other architecture": (
+        lambda h: h["config"]["encoder"].update(architecture="offset10-model"),
+        "shapes",
+    ),
+    "NaN": (lambda h: h["config"].update(temperature=float("nan")), "whole model"),
+    "word for a number": (lambda h: h["config"].update(batch_size="many"), "whole model"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_HEADERS)
+def test_a_changed_header_is_refused(run: Run, what: str, tmp_path: Path) -> None:
+    change, sentence = BROKEN_HEADERS[what]
+    path = save(run, tmp_path / "m")
+    rewrite(path, header=change)
+    with pytest.raises(FormatError, match=sentence) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+def put(name: str, make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], object]:
+    return lambda t: t.update({name: make(t[name]).contiguous()})
+
+
+def hole(w: torch.Tensor) -> torch.Tensor:
+    w = w.clone()
+    w.view(-1)[0] = float("nan")
+    return w
+
+
+BROKEN_TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "NaN weight": (put("weights.02", hole), "finite"),
+    "infinite mean": (put("mean", lambda w: w / 0), "finite"),
+    "no spread": (put("sd", torch.zeros_like), "sd"),
+    "negative spread": (put("sd", lambda w: -w), "sd"),
+    "float64": (put("weights.00", lambda w: w.double()), "float32"),
+    "bfloat16": (put("weights.00", lambda w: w.bfloat16()), "float32"),
+    "transposed": (put("weights.00", lambda w: w.permute(2, 1, 0)), "shapes"),
+    "one weight less": (lambda t: t.pop("weights.04"), "shapes"),
+    "one weight more": (lambda t: t.update({"weights.99": torch.zeros(1)}), "shapes"),
+    "no mean": (lambda t: t.pop("mean"), "mean"),
+    "mean of another length": (put("mean", lambda w: w[:-1]), "shapes"),
+    "mean without an axis": (put("mean", lambda w: w[0]), "shapes"),
+    "no channels": (put("mean", lambda w: w[:0]), "shapes"),
+    "sd of another length": (put("sd", lambda w: w[:-1]), "shapes"),
+    "history of another shape": (put("history", lambda w: w[:, :1]), "history"),
+    "history in bfloat16": (put("history", lambda w: w.bfloat16()), "history"),
+    "history of integers": (put("history", lambda w: w.long()), "history"),
+    "no history": (lambda t: t.pop("history"), "history"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_TENSORS)
+def test_changed_tensors_are_refused(run: Run, what: str, tmp_path: Path) -> None:
+    change, sentence = BROKEN_TENSORS[what]
+    path = save(run, tmp_path / "m")
+    rewrite(path, tensors=change)
+    with pytest.raises(FormatError, match=sentence) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_cut_short_anywhere_is_refused(run: Run, tmp_path: Path) -> None:
+    path = save(run, tmp_path / "m")
+    blob = path.read_bytes()
+    for size in [0, 1, 7, 8, 9, 100, *range(200, len(blob), 97), len(blob) - 1]:
+        path.write_bytes(blob[:size])
+        with pytest.raises(FormatError, match="m"):
+            load(path)
+    path.write_bytes(blob + b"more")
+    with pytest.raises(FormatError):
+        load(path)
+
+
+@given(st.data())
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_no_change_of_a_byte_raises_anything_else(
+    run: Run, tmp_path: Path, data: st.DataObject
+) -> None:
+    blob = bytearray(save(run, tmp_path / "m").read_bytes())
+    head = 8 + int.from_bytes(blob[:8], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, min(head + 8, len(blob)) - 1))
+        blob[where] = data.draw(st.integers(0, 255))
+    (tmp_path / "m").write_bytes(blob)
+    try:
+        found = load(tmp_path / "m")
+    except FormatError:
+        return
+    assert all(bool(torch.isfinite(w).all()) for w in found.weights)
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path(self.path),))
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pkl", "m.safetensors", "m"])
+def test_nothing_in_a_file_is_ever_executed(name: str, tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", tmp_path / name
+    path.write_bytes(pickle.dumps(Bomb(str(mark))))
+    with pytest.raises(FormatError, match="not a safetensors file"):
+        load(path)
+    torch.save({"state": Bomb(str(mark))}, path)
+    with pytest.raises(FormatError, match="safetensors"):
+        load(path)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Bomb(str(mark))))
+    assert mark.exists()  # the bomb was live
+
+
+def test_other_files_are_refused_with_their_name(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"nothing-here.*No such file"):
+        load(tmp_path / "nothing-here")
+    with pytest.raises(FormatError, match="readable"):
+        load(tmp_path)
+    path = tmp_path / "other"
+    path.write_bytes(save_tensors({"a": torch.zeros(3)}))
+    with pytest.raises(FormatError, match="not a model saved by grevy"):
+        load(path)
+    for text in ("[1]", "{", "null", "[" * 100_000):
+        path.write_bytes(save_tensors({"a": torch.zeros(3)}, metadata={"grevy": text}))
+        with pytest.raises(FormatError, match="other"):
+            load(path)
+    path.write_bytes((2**63).to_bytes(8, "little") + b"{}")
+    with pytest.raises(FormatError, match="cut short"):
+        load(path)
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_bytes(b"old")
+
+    def half() -> None:
+        with write_atomic(target) as file:
+            file.write(b"half of the n")
+            assert target.read_bytes() == b"old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with write_atomic(target) as file:
+        file.write(b"new")
+    assert target.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+def test_a_failing_disk_leaves_the_old_file(
+    run: Run, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(run, tmp_path / "m")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="No space"):
+        save(replace(run, recording_hash="another"), path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_a_saved_file_has_the_permissions_of_any_new_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    path = save(run, tmp_path / "m")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,353 @@
+"""The trainer: step for step against torch's own layers and Adam, and the laws of a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+import twins
+from grevy.encoders import EncoderSpec, initial_weights
+from grevy.errors import ConfigError, DataError, DivergedError
+from grevy.model import Run, TrainConfig, held_out_bits
+from grevy.pairs import (
+    ClassPairs,
+    DeltaPairs,
+    HybridPairs,
+    NearPairs,
+    TimePairs,
+    draw,
+    prepare,
+)
+from grevy.recording import Label, Recording, make_recording
+from grevy.train import Progress, train
+
+SMALL = EncoderSpec("offset10-model", hidden=8, latents=3)
+QUICK = TrainConfig(
+    TimePairs((2,)), SMALL, learning_rate=3e-3, batch_size=32, n_negatives=48, n_steps=20, block=8
+)
+
+
+def recording(*, seed: int = 0) -> Recording:
+    wave = twins.wave(400, 6, seed=seed)
+    side = np.random.default_rng(seed).integers(0, 3, 400)
+    labels = {**wave.labels, "side": Label(side, "discrete")}
+    return make_recording(
+        wave.activity, rate_hz=20.0, epochs=[[0, 150], [150, 260], [265, 400]], labels=labels
+    )
+
+
+def equal(a: Run, b: Run) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.weights, b.weights, strict=True)) and bool(
+        np.array_equal(a.history, b.history)
+    )
+
+
+def twin(rec: Recording, config: TrainConfig) -> tuple[list[torch.Tensor], np.ndarray]:
+    """The same training with torch's layers, its Adam, and one window at a time."""
+    spec = config.encoder
+    module = twins.encoder(spec.architecture, rec.n_channels, spec.hidden, spec.latents)
+    twins.set_weights(module, initial_weights(spec, rec.n_channels, config.seed))
+    adam = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
+    spans = rec.epochs if config.train_on is None else np.array(config.train_on)
+    table = prepare(rec, config.pairs, spec.field, spans)
+    activity = rec.activity
+    if config.scale == "zscore":
+        rows = np.concatenate([activity[a:b] for a, b in spans]).astype(np.float64)
+        activity = ((activity - rows.mean(0)) / rows.std(0)).astype(np.float32)
+    history = []
+    for step in range(config.n_steps):
+        drawn = draw(
+            table,
+            config.seed,
+            torch.tensor([step]),
+            batch=config.batch_size,
+            n_negatives=config.n_negatives,
+            block=config.block,
+        )
+        reference, positives, negative = twins.triplets(drawn, 0)
+
+        def latents(centres: list[int]) -> torch.Tensor:
+            windows = np.stack([twins.window(activity, c, spec.field) for c in centres])
+            z: torch.Tensor = module(torch.from_numpy(windows).transpose(1, 2))
+            return z
+
+        r, n = latents(reference), latents(negative)
+        pos, neg = torch.zeros(()), torch.zeros(())
+        for k, p in enumerate(latents(c) for c in positives):
+            some = slice(None)
+            if isinstance(config.pairs, HybridPairs) and k == 0:
+                some = slice(0, config.pairs.behavior_latents)
+            pos = pos - (r[:, some] * p[:, some]).sum(1).mean() / config.temperature
+            others = r[:, some] @ n[:, some].T / config.temperature
+            neg = neg + torch.log(torch.exp(others).sum(1)).mean()
+        adam.zero_grad()
+        (pos + neg).backward()
+        adam.step()
+        history.append((pos.item(), neg.item()))
+    return twins.get_weights(module), np.array(history)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QUICK,
+        replace(QUICK, encoder=EncoderSpec("offset1-model", 6, 2), block=1, temperature=0.3),
+        replace(QUICK, encoder=EncoderSpec("offset5-model", 6, 2), pairs=TimePairs((1, 30))),
+        replace(QUICK, pairs=DeltaPairs(("angle",)), seed=3, learning_rate=1e-2),
+        replace(QUICK, pairs=NearPairs(("angle",), sd=0.1), train_on=((20, 140), (160, 250))),
+        replace(QUICK, pairs=ClassPairs("side", balanced=True)),
+        replace(QUICK, pairs=HybridPairs(DeltaPairs(("angle",)), TimePairs((3,)), 2)),
+        replace(QUICK, scale="zscore", train_on=((0, 150), (270, 400))),
+    ],
+    ids=["time", "offset1", "offset5", "delta", "near", "class", "hybrid", "zscore"],
+)
+def test_twenty_steps_are_those_of_torch(config: TrainConfig) -> None:
+    rec = recording()
+    run = train([rec], [config], device="cpu")[0]
+    weights, history = twin(rec, config)
+    np.testing.assert_allclose(run.history, history, rtol=2e-5, atol=2e-5)
+    start = initial_weights(config.encoder, rec.n_channels, config.seed)
+    for found, slow, first in zip(run.weights, weights, start, strict=True):
+        if config.scale == "none":
+            torch.testing.assert_close(found, slow, rtol=1e-4, atol=3e-5)
+        else:  # rounding differs with scaled weights, so the paths part a little sooner
+            torch.testing.assert_close(found, slow, rtol=1e-3, atol=3e-4)
+        assert not torch.equal(found, first)
+
+
+def test_alone_is_the_same_as_in_a_grid_bit_for_bit() -> None:
+    rec = recording()
+    configs = [
+        QUICK,
+        replace(QUICK, seed=1),
+        replace(QUICK, learning_rate=1e-2),
+        replace(QUICK, temperature=0.2),
+        replace(QUICK, train_on=((0, 150), (150, 260))),
+        replace(QUICK, scale="zscore"),
+        replace(QUICK, n_steps=7),
+        replace(QUICK, pairs=TimePairs((5,))),
+        replace(QUICK, pairs=NearPairs(("angle",), sd=0.2)),
+        replace(QUICK, encoder=EncoderSpec("offset5-model", 8, 3)),
+    ]
+    together = train([rec], configs, device="cpu")
+    for config, run in zip(configs, together, strict=True):
+        assert run.config == config
+        assert equal(run, train([rec], [config], device="cpu")[0])
+
+
+def test_the_reference_shape_is_the_same_alone_and_in_a_grid() -> None:
+    """At full width the products of a batch must not take another road than those of one."""
+    rec = twins.noise(2000, 41)
+    config = TrainConfig(TimePairs((10,)), EncoderSpec(hidden=32, latents=16), n_steps=3)
+    configs = [replace(config, seed=s, learning_rate=10.0**-s) for s in range(2, 5)]
+    for config, run in zip(configs, train([rec], configs, device="cpu"), strict=True):
+        assert equal(run, train([rec], [config], device="cpu")[0])
+
+
+def test_order_and_company_do_not_matter() -> None:
+    rec = recording()
+    a, b = replace(QUICK, seed=1), replace(QUICK, seed=2)
+    one, two = train([rec], [a, b], device="cpu"), train([rec], [b, a, b], device="cpu")
+    assert equal(one[0], two[1])
+    assert equal(one[1], two[0])
+    assert equal(one[1], two[2])
+
+
+def test_equal_configs_equal_weights_and_another_seed_others() -> None:
+    rec = recording()
+    first, again, other = (
+        train([rec], [replace(QUICK, seed=s)], device="cpu")[0] for s in (0, 0, 1)
+    )
+    assert equal(first, again)
+    assert not equal(first, other)
+    assert first.recording_hash == again.recording_hash
+    assert first.history.shape == (20, 2)
+    assert first.history.dtype == np.float32
+
+
+def test_more_steps_begin_like_fewer() -> None:
+    """A run's draws and steps do not depend on how many follow (nor on the chunks drawn)."""
+    rec = recording()
+    short, long = (train([rec], [replace(QUICK, n_steps=n)], device="cpu")[0] for n in (49, 103))
+    assert np.array_equal(short.history, long.history[:49])
+
+
+def test_what_lies_outside_train_on_is_never_seen() -> None:
+    rec = recording()
+    config = replace(QUICK, scale="zscore", train_on=((20, 140), (300, 390)))
+    changed = rec.activity.copy()
+    outside = np.ones(400, dtype=bool)
+    outside[20:140] = outside[300:390] = False
+    changed[outside] = 1e6
+    a = train([rec], [config], device="cpu")[0]
+    b = train([replace(rec, activity=changed)], [config], device="cpu")[0]
+    assert equal(a, b)
+    assert torch.equal(a.mean, b.mean)
+
+
+def test_train_on_is_cut_at_the_gaps_of_the_recording() -> None:
+    rec = recording()
+    gap = rec.activity.copy()
+    gap[260:265] = 1e6  # samples of no epoch
+    config = replace(QUICK, scale="zscore", train_on=((100, 400),))
+    a = train([rec], [config], device="cpu")[0]
+    b = train([replace(rec, activity=gap)], [config], device="cpu")[0]
+    assert equal(a, b)
+    cut = replace(config, train_on=((100, 150), (150, 260), (265, 400)))
+    assert equal(a, replace(train([rec], [cut], device="cpu")[0], config=config))
+
+
+def test_zscore_is_training_on_scaled_data() -> None:
+    rec = recording()
+    activity = rec.activity * np.float32(40) + np.float32(7)
+    raw = replace(rec, activity=activity)
+    rows = activity.astype(np.float64)
+    scaled = replace(rec, activity=((rows - rows.mean(0)) / rows.std(0)).astype(np.float32))
+    spans = tuple((int(a), int(b)) for a, b in rec.epochs)
+    whole = np.concatenate([rows[a:b] for a, b in spans])
+    scaled = replace(rec, activity=((rows - whole.mean(0)) / whole.std(0)).astype(np.float32))
+    a = train([raw], [replace(QUICK, scale="zscore")], device="cpu")[0]
+    b = train([scaled], [QUICK], device="cpu")[0]
+    np.testing.assert_allclose(a.history, b.history, rtol=1e-4, atol=1e-4)
+    for x, y in zip(a.weights, b.weights, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=3e-4)
+    np.testing.assert_allclose(a.mean, whole.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(a.sd, whole.std(0), rtol=1e-5)
+
+
+def test_a_channel_that_never_changes_is_harmless_when_scaled() -> None:
+    rec = recording()
+    activity = rec.activity.copy()
+    activity[:, 2] = 0.1
+    run = train([replace(rec, activity=activity)], [replace(QUICK, scale="zscore")])[0]
+    assert float(run.sd[2]) == 1
+    assert np.isfinite(run.history).all()
+
+
+def test_divergence_names_the_step_and_the_settings() -> None:
+    rec = recording()
+    silly = replace(QUICK, learning_rate=1e30, n_steps=80)
+    with pytest.raises(DivergedError, match=r"at step [1-9]\d* with learning rate 1e\+30"):
+        train([rec], [QUICK, silly], device="cpu")
+
+
+def test_weights_that_end_beyond_all_numbers_are_a_divergence() -> None:
+    """The last step's loss is computed before its update: the weights must be looked at too."""
+    with pytest.raises(DivergedError, match="1e"):
+        train([recording()], [replace(QUICK, learning_rate=1e39, n_steps=1)], device="cpu")
+
+
+def test_progress_counts_up_to_the_total() -> None:
+    rec = recording()
+    seen: list[Progress] = []
+    configs = [
+        replace(QUICK, n_steps=110),
+        replace(QUICK, n_steps=110, seed=1),
+        replace(QUICK, n_steps=30, pairs=HybridPairs(DeltaPairs(("angle",)), TimePairs())),
+    ]
+    runs = train([rec], configs, device="cpu", on_step=seen.append)
+    done = [p.done for p in seen]
+    assert done == sorted(set(done))
+    assert done[-1] == 250
+    assert {p.of for p in seen} == {250}
+    assert all(p.total == p.positive + p.negative for p in seen)
+    last = runs[2].history[-10:].mean(0)
+    assert seen[-1].positive == pytest.approx(last[0], rel=1e-5)
+    assert seen[-1].bits == pytest.approx((np.log(48) - last.sum() / 2) / np.log(2), abs=1e-4)
+
+
+def test_structure_is_learned_and_held_out_bits_show_it() -> None:
+    rec = twins.wave(4000, 12)
+    config = TrainConfig(
+        TimePairs((5,)), EncoderSpec(hidden=16, latents=3), 0.5, 1e-2, 128, 128, 200, block=8,
+        train_on=((0, 3000),),
+    )  # fmt: skip
+    run = train([rec], [config], device="cpu")[0]
+    total = run.history.sum(axis=1)
+    assert total[-20:].mean() < total[0] - 0.8
+    assert held_out_bits(run, rec, np.array([[3000, 4000]]), n=1024, rounds=2) > 0.8
+
+
+def test_white_noise_teaches_nothing_that_lasts() -> None:
+    rec = twins.noise(4000, 12)
+    config = TrainConfig(
+        TimePairs((12,)), EncoderSpec(hidden=16, latents=3), 1.0, 1e-3, 128, 128, 100, block=8,
+        train_on=((0, 3000),),
+    )  # fmt: skip
+    run = train([rec], [config], device="cpu")[0]
+    bits = held_out_bits(run, rec, np.array([[3000, 4000]]), n=2048, rounds=2)
+    assert -0.3 < bits < 0.05
+
+
+def test_a_smooth_signal_beats_chance_only_where_it_is_smooth() -> None:
+    """Pairs further apart than the signal remembers teach nothing on samples set aside."""
+    rng = np.random.default_rng(0)
+    x = ndimage.gaussian_filter1d(rng.standard_normal((4000, 6)), 4, axis=0) * 5
+    rec = make_recording(x, rate_hz=10.0)
+    spec = EncoderSpec("offset1-model", 16, 3)
+    bits = []
+    for offset in (1, 60):
+        config = TrainConfig(
+            TimePairs((offset,)), spec, 0.5, 1e-2, 128, 128, 150, train_on=((0, 3000),)
+        )
+        run = train([rec], [config], device="cpu")[0]
+        bits.append(held_out_bits(run, rec, np.array([[3000, 4000]]), n=1024, rounds=2))
+    assert bits[0] > 1
+    assert bits[1] < 0.1
+
+
+def test_recordings_that_may_not_be_written_to_train_without_a_murmur() -> None:
+    rec = recording()
+    frozen = rec.activity.copy()
+    frozen.flags.writeable = False
+    a = train([replace(rec, activity=frozen)], [QUICK], device="cpu")[0]
+    assert equal(a, train([rec], [QUICK], device="cpu")[0])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 0},
+        {"n_negatives": 0},
+        {"n_steps": 0},
+        {"block": 0},
+        {"batch_size": 1.5},
+        {"seed": 0.5},
+        {"temperature": 0.0},
+        {"temperature": float("inf")},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"scale": "zscored"},
+        {"train_on": ((0, 50), (40, 90))},
+        {"train_on": ((50, 50),)},
+        {"train_on": ((50, 90), (0, 40))},
+        {"train_on": ((-5, 90),)},
+        {"train_on": (5, 90)},
+        {
+            "pairs": HybridPairs(ClassPairs("side"), TimePairs(), behavior_latents=9),
+            "encoder": EncoderSpec(latents=8),
+        },
+    ],
+    ids=str,
+)
+def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="found"):
+        replace(QUICK, **settings)
+
+
+def test_settings_that_do_not_fit_the_recording_are_refused() -> None:
+    rec = recording()
+    with pytest.raises(ConfigError, match="exactly one recording; found 2"):
+        train([rec, rec], [QUICK])
+    with pytest.raises(ConfigError, match="400 samples"):
+        train([rec], [replace(QUICK, train_on=((0, 401),))])
+    with pytest.raises(DataError, match="at least 12 samples"):
+        train([rec], [replace(QUICK, train_on=((0, 8),))])
+    with pytest.raises(ConfigError, match="device"):
+        train([rec], [QUICK], device="abacus")
+    assert train([rec], []) == []
