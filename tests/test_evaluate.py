@@ -138,10 +138,12 @@ def _predicted(problem: Problem, better: float, worse: float) -> Predicted:
 def test_differences_say_who_is_better(better: float, worse: float, verdict: str) -> None:
     y = np.random.default_rng(1).standard_normal((800, 1))
     problem = Problem("x", Target(y, np.zeros(1)), np.zeros(800, np.int64), ("",), "m", (0.2,))
-    rows = differences(problem, _predicted(problem, better, worse))
+    found = differences(problem, _predicted(problem, better, worse))
+    rows = [r for r in found if r.baseline == RAW]
+    assert {r.better for r in found if r.baseline == "constant"} == {"embedding"}
     assert {r.metric for r in rows} == {"r2", "median error", "accuracy"}
     assert {r.better for r in rows} == {verdict}
-    same = differences(problem, _predicted(problem, 0.3, 0.3))
+    same = [r for r in differences(problem, _predicted(problem, 0.3, 0.3)) if r.baseline == RAW]
     assert sum(r.better == "undecided" for r in same) >= 2
 
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grevy.decode import Target
 from grevy.errors import ConfigError
 from grevy.recording import BLOCK_DTYPE, StimulusTrack
-from grevy.splits import block_plan, choosing_spans, mask_of, repeat_plan, training_spans
+from grevy.splits import block_plan, choosing_spans, mask_of, memory, repeat_plan, training_spans
 
 
 def session(n_repeats: int, n_movies: int, length: int, gap: int, seed: int) -> StimulusTrack:
@@ -96,3 +97,26 @@ def test_blocks_cover_what_is_known_in_order_of_time() -> None:
 def test_one_fold_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 2 folds"):
         block_plan(np.ones(10, bool), np.array([[0, 10]]), n_folds=1, seed=0, guard=0)
+
+
+def test_a_label_remembers_for_as_long_as_it_does() -> None:
+    rng = np.random.default_rng(0)
+    tau, n = 40, 40_000
+    x = np.zeros(n)
+    for i in range(1, n):
+        x[i] = np.exp(-1 / tau) * x[i - 1] + rng.standard_normal()
+    known = np.ones(n, dtype=bool)
+    assert 30 <= memory(Target(x[:, None], np.zeros(1)), known) <= 50
+    white = rng.uniform(0, 360, (n, 1))
+    assert memory(Target(white, np.array([360.0])), known) == 1
+    drifting = np.mod(np.cumsum(rng.normal(0, 5, n)), 360)[:, None]
+    wrapped = memory(Target(drifting, np.array([360.0])), known)
+    assert 150 <= wrapped <= 500  # the phase diffuses a radian in (57.3 / 5)^2 * 2 samples
+    sides = np.repeat(rng.integers(0, 2, n // 100), 100)[:, None]
+    assert 50 <= memory(Target(sides, np.zeros(1), 2), known) <= 70
+    assert memory(Target(np.zeros((n, 1)), np.zeros(1)), known) == 0
+
+
+def test_a_guard_leaves_at_least_half_of_a_block() -> None:
+    plan = block_plan(np.ones(1200, bool), np.array([[0, 1200]]), n_folds=8, seed=0, guard=900)
+    assert plan.guard == 60

@@ -39,8 +39,8 @@ __all__ = [
     "scores",
 ]
 
-EMBEDDING, RAW, REDUCED = "embedding", "raw kNN", "PCA kNN"
-BASELINES = (RAW, REDUCED)
+EMBEDDING, RAW, REDUCED, CONSTANT = "embedding", "raw kNN", "PCA kNN", "constant"
+BASELINES = (RAW, REDUCED, CONSTANT)
 _MOST_ROWS = 20_000
 """Training rows of one decoder; where there are more, every n-th is taken."""
 
@@ -392,7 +392,7 @@ def scores(problem: Problem, predicted: Predicted) -> list[Score]:
         for metric in _metrics(problem):
             each, constant = _all_replicates(metric, problem, s, predicted, at)
             chance = float(constant.mean())
-            for method, replicates in {**each, "constant": constant}.items():
+            for method, replicates in {**each, CONSTANT: constant}.items():
                 value, low, high = _interval(replicates)
                 rows.append(
                     Score(
@@ -413,11 +413,16 @@ def scores(problem: Problem, predicted: Predicted) -> list[Score]:
 
 
 def differences(problem: Problem, predicted: Predicted) -> list[Difference]:
-    """Embedding minus each baseline, repeat by repeat on the same folds, with 95 % t intervals."""
+    """Embedding minus each baseline, repeat by repeat on the same folds, with 95 % t intervals.
+
+    The best constant predictor is one of the baselines: the difference to it says whether a score
+    is better than chance, also where chance itself differs from block to block.
+    """
     rows = []
     for s, name, at in _by_subset(problem, predicted):
         for metric in _metrics(problem):
-            each, _ = _all_replicates(metric, problem, s, predicted, at)
+            each, constant = _all_replicates(metric, problem, s, predicted, at)
+            each = {**each, CONSTANT: constant}
             for baseline in BASELINES:
                 if baseline not in each:
                     continue

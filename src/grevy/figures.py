@@ -198,7 +198,9 @@ def _forest(
     gaps = [d for d in results.differences if d.target == target]
     better = {row.metric: row.higher_is_better for row in scores}
     metrics = sorted(dict.fromkeys(d.metric for d in gaps), key=lambda m: m != main_metric(scores))
-    for b, baseline in enumerate(dict.fromkeys(d.baseline for d in gaps)):
+    for b, baseline in enumerate(
+        dict.fromkeys(d.baseline for d in gaps if d.baseline != "constant")
+    ):
         figure, axes = _panels(len(order), len(metrics))
         for i, (metric, ax) in enumerate(zip(metrics, axes, strict=True)):
             rows = [d for d in gaps if d.metric == metric and d.baseline == baseline]

@@ -36,7 +36,7 @@ from .recording import Label, Recording
 from .results import Candidate
 from .search import choose, expand, with_spans
 from .settings import RunConfig, changed, grid, guard, load_toml, read_config, resolve, to_toml
-from .splits import Plan, block_plan, repeat_plan, training_spans
+from .splits import Plan, block_plan, memory, repeat_plan, training_spans
 from .summary import Answer, embedding_arrays, gather
 from .synthetic import openscope
 from .train import Progress, train
@@ -327,10 +327,15 @@ def _questions(
     names = [n for n in config.labels if n not in ("frame", "stimulus")]
     if names:
         known = np.all([recording.labels[n].mask for n in names], axis=0)
-        plan = block_plan(
-            known, recording.epochs, n_folds=config.folds, seed=config.seed, guard=margin
-        )
         problems = [label_problem(n, recording.labels[n]) for n in names]
+        longest = max(memory(p.target, known) for p in problems)
+        plan = block_plan(
+            known,
+            recording.epochs,
+            n_folds=config.folds,
+            seed=config.seed,
+            guard=max(margin, len(base.encoder.field) + longest),
+        )
         asked.append(_Question("blocks", plan, tuple(problems)))
     if not asked:
         unasked.append(

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .decode import Target
 from .draws import Purpose, permutation
 from .errors import ConfigError
 from .recording import StimulusTrack
 from .windows import Spans, keep, without
 
-__all__ = ["Plan", "block_plan", "choosing_spans", "mask_of", "repeat_plan", "training_spans"]
+__all__ = [
+    "Plan",
+    "block_plan",
+    "choosing_spans",
+    "mask_of",
+    "memory",
+    "repeat_plan",
+    "training_spans",
+]
 
 N_CHOOSING_FOLDS = 2
 SHARE_FOR_CHOOSING = 0.2
@@ -127,8 +136,10 @@ def block_plan(
     known : array of bool, shape (T,)
         Samples that can be decoded.
     epochs : array of int64, shape (E, 2)
-    n_folds, seed, guard : int
+    n_folds, seed : int
         As in `repeat_plan`.
+    guard : int
+        In samples; at most half a block is used.
 
     Returns
     -------
@@ -140,6 +151,7 @@ def block_plan(
         inside[a:b] = known[a:b]
     rows = np.flatnonzero(inside)
     n_blocks = next(n for n in range(n_folds, 4 * n_folds + 8) if _n_scored(n) >= n_folds)
+    guard = min(guard, len(rows) // (2 * n_blocks))
     block = np.arange(len(rows)) * n_blocks // max(len(rows), 1)
     f, c = _assign(n_blocks, seed, n_folds)
     group = np.full(len(known), -1, dtype=np.int64)
@@ -153,6 +165,44 @@ def block_plan(
 def _check_folds(n_folds: int) -> None:
     if n_folds < 2:
         raise ConfigError(f"cross-validation needs at least 2 folds; found {n_folds}.")
+
+
+def memory(target: Target, known: NDArray[np.bool_]) -> int:
+    """How long a label remembers: the lag at which its autocorrelation falls below 1 / e.
+
+    A test sample is no test if the label and a slow state of the population stay as they are from
+    the nearest training sample to it, whatever the encoder's window; so the guard must be at least
+    this long.
+
+    Parameters
+    ----------
+    target : Target
+        Circular columns are compared on the circle, classes as same or not.
+    known : array of bool, shape (T,)
+        Samples that count.
+
+    Returns
+    -------
+    int
+        In samples; 0 for a label that never changes.
+    """
+    values = np.asarray(target.values, dtype=np.float64)
+    if target.n_classes:
+        columns = [values[:, 0] == c for c in range(target.n_classes)]
+    else:
+        columns = [
+            np.exp(2j * np.pi * values[:, j] / p) if p else values[:, j]
+            for j, p in enumerate(target.periods)
+        ]
+    size = 2 * len(known)
+    pairs = np.fft.ifft(np.abs(np.fft.fft(known, size)) ** 2)[: len(known)].real
+    total = np.zeros(len(known))
+    for column in columns:
+        z = np.where(known, column - np.mean(column[known]), 0)
+        total += np.fft.ifft(np.abs(np.fft.fft(z, size)) ** 2)[: len(known)].real
+    correlation = total / np.maximum(pairs, 1)
+    below = np.flatnonzero(correlation < correlation[0] / np.e)
+    return int(below[0]) if len(below) else 0
 
 
 def training_spans(plan: Plan, epochs: Spans, fold: int) -> Spans:

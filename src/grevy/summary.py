@@ -120,7 +120,7 @@ def gather(
         methods=wording.methods(
             session, final.config, table, plans, search_steps=config.search_steps
         ),
-        warnings=tuple(w for w in (*warnings, *wording.cautions(rows, plans)) if w),
+        warnings=tuple(w for w in (*warnings, *wording.cautions(rows, gaps, plans)) if w),
         settings=_settings(config, resolved, final),
         versions=versions(config.device),
         command="grevy run --config run.toml --out NEW_FOLDER",

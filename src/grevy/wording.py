@@ -42,6 +42,24 @@ def ranking(rows: Sequence[Score]) -> list[Score]:
     return sorted(frames, key=lambda r: r.value / r.chance if r.chance > 0 else math.inf)
 
 
+def _main_metric(target: str, rows: Sequence[Score] | Sequence[Difference]) -> str:
+    """The metric that sentences are about: median error, accuracy for classes."""
+    return (
+        "median error"
+        if any(r.target == target and r.metric == "median error" for r in rows)
+        else "accuracy"
+    )
+
+
+def _above_chance(row: Score, differences: Sequence[Difference]) -> bool:
+    """Whether the paired interval of embedding minus best constant guess excludes zero."""
+    return any(
+        d.better == _EMBEDDING and d.baseline == "constant"
+        for d in differences
+        if (d.target, d.stimulus, d.metric) == (row.target, row.stimulus, row.metric)
+    )
+
+
 def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tuple[str, ...]:
     """The findings, most important first, one sentence each.
 
@@ -58,7 +76,7 @@ def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tupl
     ranked = ranking(scores)
     if ranked:
         best = ranked[0]
-        above = [r for r in ranked if r.high < r.chance]
+        above = [r for r in ranked if _above_chance(r, differences)]
         if best in above:
             said.append(
                 f"The population follows '{best.stimulus}' best: its moment is decoded with a "
@@ -71,19 +89,25 @@ def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tupl
             )
         said.append(
             f"The frames of {len(above)} of {len(ranked)} stimuli are decoded better than by the "
-            f"best constant guess (upper end of the 95 % interval below chance; not corrected "
-            f"for the number of stimuli)."
+            f"best constant guess (the 95 % interval of the paired difference excludes zero; not "
+            f"corrected for the number of stimuli)."
         )
     for row in scores:
-        if row.method == _EMBEDDING and row.metric == "accuracy" and row.target == "stimulus":
-            said.append(f"Which stimulus is on the screen is told with accuracy {_share(row)}.")
-        elif row.method == _EMBEDDING and row.target not in ("frame", "stimulus"):
-            if row.metric == ("median error" if row.unit or row.metric != "accuracy" else ""):
-                said.append(f"'{row.target}' is decoded with a median error of {_share(row)}.")
-            elif row.metric == "accuracy" and not any(
-                o.target == row.target and o.metric == "median error" for o in scores
-            ):
-                said.append(f"'{row.target}' is decoded with accuracy {_share(row)}.")
+        if row.method != _EMBEDDING or row.target == "frame":
+            continue
+        if row.metric != _main_metric(row.target, scores):
+            continue
+        what = "Which stimulus is on the screen" if row.target == "stimulus" else f"'{row.target}'"
+        with_score = f"{'an' if row.metric == 'accuracy' else 'a'} {row.metric} of {_share(row)}"
+        if _above_chance(row, differences):
+            said.append(
+                f"{what} is decoded better than by the best constant guess, with {with_score}."
+            )
+        else:
+            said.append(
+                f"{what} is not shown to be decoded better than by the best constant guess: "
+                f"{with_score}."
+            )
     said += _against_raw(differences)
     return tuple(said)
 
@@ -91,7 +115,7 @@ def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tupl
 def _against_raw(differences: Sequence[Difference]) -> list[str]:
     said = []
     for target in dict.fromkeys(d.target for d in differences):
-        metric = "accuracy" if target == "stimulus" else "median error"
+        metric = _main_metric(target, differences)
         rows = [
             d
             for d in differences
@@ -210,7 +234,10 @@ def methods(
         said.append(
             f"Scores come from {plan.n_folds} folds over {what}: for each, encoder, scaling, PCA "
             f"and decoder were fitted without the fold's test samples and a guard of {plan.guard} "
-            f"samples ({plan.guard / rate:.3g} s) on both sides of them. Every presentation or "
+            f"samples ({plan.guard / rate:.3g} s; window, offset and indicator decay"
+            + ("" if what == "repeats" else ", or the time over which the label remembers itself")
+            + ") on both sides of them. "
+            f"Every presentation or "
             f"block was embedded alone, its edges completed by replication. Decoding is by k "
             f"nearest neighbours; k and the metric were chosen inside the training data, each "
             f"sample judged by neighbours from other {what} only. Baselines see the same windows, "
@@ -237,12 +264,17 @@ def bits_warning(candidates: Sequence[Candidate]) -> str:
     return ""
 
 
-def cautions(scores: Sequence[Score], questions: Sequence[tuple[str, Plan]]) -> list[str]:
+def cautions(
+    scores: Sequence[Score],
+    differences: Sequence[Difference],
+    questions: Sequence[tuple[str, Plan]],
+) -> list[str]:
     """What a careful reader must be told: too few repeats, or a claim that is not supported.
 
     Parameters
     ----------
     scores : sequence of Score
+    differences : sequence of Difference
     questions : sequence of (what repeats, Plan)
 
     Returns
@@ -263,10 +295,10 @@ def cautions(scores: Sequence[Score], questions: Sequence[tuple[str, Plan]]) -> 
     unsure = [
         r.stimulus or r.target
         for r in scores
-        if r.method == _EMBEDDING and r.metric in ("median error",) and not r.high < r.chance
+        if r.method == _EMBEDDING
+        and r.metric == _main_metric(r.target, scores)
+        and not _above_chance(r, differences)
     ]
     if unsure:
-        said.append(
-            f"Not shown to be better than a constant guess (median error): {', '.join(unsure)}."
-        )
+        said.append(f"Not shown to be better than a constant guess: {', '.join(unsure)}.")
     return said
