@@ -62,7 +62,7 @@ def test_everything_is_written(finished: Path) -> None:
     with np.load(finished / "embedding.npz", allow_pickle=False) as arrays:
         assert arrays["values"].shape[1] == 3
     results, embedding = saved.load_results(finished)
-    assert len(results.candidates) == 4
+    assert len(results.candidates) == 3
     assert sum(c.chosen for c in results.candidates) == 1
     assert embedding is not None
     for line in (finished / "log.jsonl").read_text().splitlines():

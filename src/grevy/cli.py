@@ -101,6 +101,7 @@ def run(
     latents: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
     hidden: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
     learning_rate: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    temperature: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     steps: int | None = None,
     search_steps: int | None = None,
     folds: int | None = None,
@@ -153,6 +154,8 @@ def run(
         Hidden units to choose from.
     learning_rate
         Learning rates to choose from.
+    temperature
+        Temperatures of the loss to choose from.
     steps
         Training steps.
     search_steps
@@ -173,7 +176,8 @@ def run(
         "file": file, "pairs": pairs, "labels": label, "units": units, "bin_s": bin_s,
         "epochs": epochs, "stimuli": stimuli, "series": series, "nan": nan, "times": times,
         "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
-        "hidden": hidden, "learning_rate": learning_rate, "steps": steps,
+        "hidden": hidden, "learning_rate": learning_rate, "temperature": temperature,
+        "steps": steps,
         "search_steps": search_steps, "folds": folds, "seed": seed, "device": device,
     }  # fmt: skip
     values = load_toml(config) if config else {}
@@ -206,7 +210,7 @@ def simulate(
     repeats: int = 10,
     frames: int = 900,
     cells: int = 41,
-    noise: float = 1.0,
+    noise: float = 4.0,
     onset: float = 0.0,
     drift: float = 0.0,
     order: Literal["random", "fixed"] = "random",

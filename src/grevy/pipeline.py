@@ -43,7 +43,12 @@ from .train import Progress, train
 
 __all__ = ["demo", "run", "run_config", "run_recording"]
 
-DEMO_SESSION: Mapping[str, Any] = {"movies": 5, "n_repeats": 10, "n_frames": 150}
+DEMO_SESSION: Mapping[str, Any] = {
+    "movies": 4,
+    "n_repeats": 10,
+    "n_frames": 300,
+    "n_cells": 80,
+}
 DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5}
 _log = logging.getLogger("grevy")
 _Trainer = Callable[[Sequence[TrainConfig], str], list[Run]]

@@ -73,8 +73,8 @@ class RunConfig:
     decay_s: float = 1.0
     latents: tuple[int, ...] = (8, 16)
     hidden: tuple[int, ...] = (32,)
-    learning_rate: tuple[float, ...] = (1e-3, 3e-3)
-    temperature: tuple[float, ...] = (1.0, 0.2)
+    learning_rate: tuple[float, ...] = (1e-3,)
+    temperature: tuple[float, ...] = (1.0, 0.3, 0.1)
     batch_size: int = 512
     block: int = 32
     scale: Literal["none", "zscore"] = "zscore"
