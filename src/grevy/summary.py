@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def gather(
 
 
 def _session(recording: Recording, config: RunConfig) -> SessionSummary:
+    own = {k: v for k, v in recording.labels.items() if k not in ("frame", "stimulus")}
     return SessionSummary(
         name=recording.name,
         file=Path(config.file).name,
@@ -141,7 +143,7 @@ def _session(recording: Recording, config: RunConfig) -> SessionSummary:
         stop_s=float(recording.times_s[-1]),
         activity_unit=recording.activity_unit,
         notes=recording.notes,
-        findings=findings(recording),
+        findings=findings(replace(recording, labels=own)),
     )
 
 

@@ -108,41 +108,45 @@ def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tupl
                 f"{what} is not shown to be decoded better than by the best constant guess: "
                 f"{with_score}."
             )
-    said += _against_raw(differences)
+    said += _against_baselines(differences)
     return tuple(said)
 
 
-def _against_raw(differences: Sequence[Difference]) -> list[str]:
+_BASELINES = {
+    "raw kNN": "nearest neighbours on the raw windows",
+    "PCA kNN": "nearest neighbours on their principal components",
+}
+
+
+def _against_baselines(differences: Sequence[Difference]) -> list[str]:
     said = []
     for target in dict.fromkeys(d.target for d in differences):
         metric = _main_metric(target, differences)
-        rows = [
-            d
-            for d in differences
-            if d.target == target and d.baseline == "raw kNN" and d.metric == metric
-        ]
-        if not rows:
-            continue
-        wins = sum(d.better == "embedding" for d in rows)
-        losses = sum(d.better == "baseline" for d in rows)
         what = {"frame": "frames", "stimulus": "the stimulus"}.get(target, f"'{target}'")
-        if len(rows) == 1:
-            verdict = {
-                "embedding": "decodes better than",
-                "baseline": "decodes worse than",
-                "undecided": "cannot be told apart from",
-            }[rows[0].better]
-            said.append(
-                f"For {what} the embedding {verdict} nearest neighbours on the raw windows "
-                f"({metric}, paired over repeats)."
-            )
-        else:
-            said.append(
-                f"For {what} the embedding beats nearest neighbours on the raw windows for {wins} "
-                f"of {len(rows)} stimuli, loses for {losses}, and is undecided for "
-                f"{len(rows) - wins - losses} ({metric}, paired over repeats)."
-            )
+        for baseline, name in _BASELINES.items():
+            rows = [
+                d
+                for d in differences
+                if (d.target, d.baseline, d.metric) == (target, baseline, metric)
+            ]
+            if rows:
+                said.append(
+                    f"For {what} the embedding {_verdict(rows, name)} ({metric}, paired over repeats)."
+                )
     return said
+
+
+def _verdict(rows: Sequence[Difference], baseline: str) -> str:
+    wins = sum(d.better == "embedding" for d in rows)
+    losses = sum(d.better == "baseline" for d in rows)
+    if len(rows) > 1:
+        return (
+            f"beats {baseline} for {wins} of {len(rows)} stimuli, loses for {losses}, and is "
+            f"undecided for {len(rows) - wins - losses}"
+        )
+    if wins:
+        return f"decodes better than {baseline}"
+    return f"{'decodes worse than' if losses else 'cannot be told apart from'} {baseline}"
 
 
 def _pair_words(pairs: Pairs, rate_hz: float) -> str:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from grevy.encoders import EncoderSpec
+from grevy.model import TrainConfig
+from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
+from grevy.results import Difference, Score, SessionSummary
+from grevy.splits import Plan
+from grevy.wording import cautions, headline, methods, ranking
+
+
+def score(
+    stimulus: str, value: float, target: str = "frame", metric: str = "median error"
+) -> Score:
+    return Score(
+        target, stimulus, "embedding", metric, value, 1.0, 8, value - 0.1, value + 0.1, "s"
+    )
+
+
+def gap(stimulus: str, baseline: str, better: str, target: str = "frame") -> Difference:
+    metric = "median error" if target != "stimulus" else "accuracy"
+    return Difference(target, stimulus, metric, baseline, 0.0, -1.0, 1.0, 8, better)
+
+
+def test_the_best_stimulus_comes_first_and_losses_are_said() -> None:
+    rows = [score("b", 0.8), score("a", 0.2), score("c", 1.1)]
+    gaps = [
+        gap("a", "constant", "embedding"), gap("b", "constant", "embedding"),
+        gap("c", "constant", "undecided"), gap("a", "raw kNN", "embedding"),
+        gap("b", "raw kNN", "baseline"), gap("c", "raw kNN", "undecided"),
+        gap("a", "PCA kNN", "baseline"), gap("b", "PCA kNN", "baseline"),
+    ]  # fmt: skip
+    assert [r.stimulus for r in ranking(rows)] == ["a", "b", "c"]
+    said = headline(rows, gaps)
+    assert said[0].startswith("The population follows 'a' best")
+    assert "2 of 3 stimuli" in said[1]
+    assert "raw windows for 1 of 3 stimuli, loses for 1, and is undecided for 1" in said[2]
+    assert "principal components for 0 of 2 stimuli, loses for 2" in said[3]
+    assert "Not shown to be better than a constant guess: c." in cautions(rows, gaps, [])
+
+
+def test_what_is_not_better_than_chance_does_not_sound_like_success() -> None:
+    rows = [score("a", 0.9), score("", 3.0, "speed")]
+    gaps = [gap("a", "constant", "undecided"), gap("", "constant", "baseline", "speed")]
+    said = headline(rows, gaps)
+    assert said[0].startswith("No stimulus is decoded with certainty better than chance")
+    assert said[2].startswith("'speed' is not shown to be decoded better")
+    assert any("constant guess: a, speed" in c for c in cautions(rows, gaps, []))
+
+
+def test_few_repeats_are_a_caution() -> None:
+    none = np.zeros((0, 2), dtype=np.int64)
+    plan = Plan(none, none[:, 0], none[:, 0], none[:, 0], 3, 0, 5)
+    few = [Score("frame", "a", "embedding", "median error", 0.1, 1.0, 3)]
+    said = cautions(few, [gap("a", "constant", "embedding")], [("repeats", plan)])
+    assert any("Fewer than five repeats" in s for s in said)
+    assert any("Fewer than five scored repeats for a" in s for s in said)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        (TimePairs((10,)), "CEBRA-Time: positives lie 10 samples (0.333 s)"),
+        (DeltaPairs(("x",), 3), "CEBRA-Behavior: the x of a positive"),
+        (NearPairs(("x",), 0.5), "nearly the same x (sd 0.5)"),
+        (ClassPairs("side"), "share the class of 'side'"),
+        (HybridPairs(ClassPairs("side"), TimePairs((4,))), "CEBRA-Hybrid: positives share"),
+    ],
+)
+def test_methods_name_the_pairs_and_the_numbers(pairs: Pairs, says: str) -> None:
+    session = SessionSummary("n", "f", "s", 900, 7, 1, 30.0, 0.0, 30.0, "")
+    config = TrainConfig(pairs=pairs, encoder=EncoderSpec("offset10-model", 32, 8), n_steps=123)
+    text = " ".join(methods(session, config, [], [], search_steps=5))
+    for part in (says, "7 channels", "123 steps", "10 samples, 0.333 s", "No configuration was"):
+        assert part in text
