@@ -130,9 +130,8 @@ def _against_baselines(differences: Sequence[Difference]) -> list[str]:
                 if (d.target, d.baseline, d.metric) == (target, baseline, metric)
             ]
             if rows:
-                said.append(
-                    f"For {what} the embedding {_verdict(rows, name)} ({metric}, paired over repeats)."
-                )
+                verdict = _verdict(rows, name)
+                said.append(f"For {what} the embedding {verdict} ({metric}, paired over repeats).")
     return said
 
 
