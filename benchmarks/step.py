@@ -20,7 +20,7 @@ from grevy.losses import bits_above_chance
 from grevy.model import TrainConfig, choose_device
 from grevy.pairs import TimePairs
 from grevy.synthetic import as_recording, openscope
-from grevy.train import train
+from grevy.training import train
 
 
 def main() -> None:

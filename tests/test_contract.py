@@ -12,7 +12,7 @@ from grevy.encoders import ARCHITECTURES, EncoderSpec
 from grevy.model import TrainConfig, embed, held_out_bits
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.recording import Label, Recording, make_recording
-from grevy.train import train
+from grevy.training import train
 
 KINDS: dict[str, Pairs] = {
     "time": TimePairs((3,)),

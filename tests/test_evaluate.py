@@ -26,7 +26,7 @@ from grevy.evaluate import (
 from grevy.model import TrainConfig, embed
 from grevy.recording import Label, Recording, make_recording
 from grevy.splits import choosing_spans, repeat_plan, training_spans
-from grevy.train import train
+from grevy.training import train
 from test_splits import session
 
 

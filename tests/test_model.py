@@ -172,7 +172,7 @@ def test_held_out_bits_are_judged_on_single_draws(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(model, "draw", spy)
     rec = twins.wave(200, 5)
     held_out_bits(untrained(block=32, seed=5), rec, rec.epochs, n=16, rounds=2)
-    assert seen == [{"batch": 16, "n_negatives": 16, "block": 1}]
+    assert seen == [{"batch": 1024, "n_negatives": 16, "block": 1}]
 
 
 def test_held_out_bits_see_only_the_spans() -> None:

@@ -13,7 +13,7 @@ from grevy.encoders import EncoderSpec
 from grevy.model import TrainConfig, embed, held_out_bits
 from grevy.pairs import NearPairs, Pairs, TimePairs
 from grevy.recording import Label, Recording
-from grevy.train import train
+from grevy.training import train
 
 N, CUT = 6000, 4500
 TRAIN, TEST = ((0, CUT),), np.array([[CUT, N]])

@@ -10,7 +10,7 @@ from grevy.model import TrainConfig
 from grevy.pairs import DeltaPairs, HybridPairs, TimePairs
 from grevy.search import choose, expand
 from grevy.splits import repeat_plan
-from grevy.train import train
+from grevy.training import train
 from test_evaluate import recording_of
 from test_splits import session
 

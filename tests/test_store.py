@@ -25,7 +25,7 @@ from grevy.errors import FormatError
 from grevy.model import Run, TrainConfig, embed, run_hash
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.store import FORMAT_VERSION, load, save
-from grevy.train import train
+from grevy.training import train
 
 
 @pytest.fixture(scope="module")

@@ -66,3 +66,8 @@ def test_a_users_error_is_one_sentence_and_exit_code_2(
     assert says in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_public_name_is_also_a_module() -> None:
+    modules = {p.stem for p in (ROOT / "src" / "grevy").glob("*.py")} - {"__init__"}
+    assert not modules & set(grevy.__all__), "importing the module would hide the name"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .recording import Label, Recording, StimulusTrack, make_recording
     from .settings import RunConfig
     from .store import load, save
-    from .train import train
+    from .training import train
 
 __version__ = "0.1.0"
 
@@ -77,7 +77,7 @@ _HOME = {
     "read": "nwb",
     "run": "pipeline",
     "save": "store",
-    "train": "train",
+    "train": "training",
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ from .model import TrainConfig, held_out_bits
 from .pairs import TimePairs
 from .recording import make_recording
 from .summary import versions
-from .train import train
+from .training import train
 
 __all__ = ["examine"]
 

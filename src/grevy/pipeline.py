@@ -39,7 +39,7 @@ from .settings import RunConfig, changed, grid, guard, load_toml, read_config, r
 from .splits import Plan, block_plan, memory, repeat_plan, training_spans
 from .summary import Answer, embedding_arrays, gather
 from .synthetic import openscope
-from .train import Progress, train
+from .training import Progress, train
 
 __all__ = ["demo", "run", "run_config", "run_recording"]
 

@@ -24,7 +24,7 @@ from grevy.pairs import (
     prepare,
 )
 from grevy.recording import Label, Recording, make_recording
-from grevy.train import Progress, train
+from grevy.training import Progress, train
 
 SMALL = EncoderSpec("offset10-model", hidden=8, latents=3)
 QUICK = TrainConfig(
