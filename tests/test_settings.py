@@ -8,7 +8,15 @@ import pytest
 from grevy.errors import ConfigError
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, TimePairs
 from grevy.recording import Label, make_recording
-from grevy.settings import RunConfig, changed, load_toml, read_config, resolve, to_toml
+from grevy.settings import (
+    RunConfig,
+    changed,
+    load_toml,
+    read_config,
+    resolve,
+    settle,
+    to_toml,
+)
 
 
 def test_toml_gives_back_the_settings(tmp_path: Path) -> None:
@@ -84,3 +92,13 @@ def test_labels_become_pairs_of_their_kind() -> None:
         pairs(pairs="behavior", labels=["x", "side"])
     with pytest.raises(ConfigError, match="label 'z' is not in the recording; it has: x, side"):
         pairs(pairs="behavior", labels=["z"])
+
+
+def test_what_the_recording_decides_is_written_down() -> None:
+    spikes = make_recording(np.zeros((50, 2)), rate_hz=20.0, activity_unit="spikes/bin")
+    config = settle(spikes, RunConfig(file="x"))
+    assert (config.bin_s, config.architecture) == (0.05, "offset5-model")
+    assert settle(spikes, config) == config
+    assert (
+        settle(make_recording(np.zeros((50, 2)), rate_hz=20.0), RunConfig(file="x")).bin_s is None
+    )

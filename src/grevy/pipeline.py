@@ -35,7 +35,17 @@ from .model import Run, TrainConfig, choose_device, fingerprint, run_hash
 from .recording import Label, Recording
 from .results import Candidate
 from .search import choose, expand, with_spans
-from .settings import RunConfig, changed, grid, guard, load_toml, read_config, resolve, to_toml
+from .settings import (
+    RunConfig,
+    changed,
+    grid,
+    guard,
+    load_toml,
+    read_config,
+    resolve,
+    settle,
+    to_toml,
+)
 from .splits import Plan, block_plan, memory, repeat_plan, training_spans
 from .summary import Answer, embedding_arrays, gather
 from .synthetic import openscope
@@ -211,6 +221,7 @@ def run_recording(
     out = Path(out)
     _refuse_finished(out)
     recording = _add_stimulus_labels(recording)
+    config = settle(recording, config)
     base, resolved = resolve(recording, config)
     questions, unasked = _questions(recording, config, base)
     where = config.device

@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,16 @@ from .model import TrainConfig
 from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, Pairs, TimePairs
 from .recording import Recording
 
-__all__ = ["RunConfig", "changed", "grid", "load_toml", "read_config", "resolve", "to_toml"]
+__all__ = [
+    "RunConfig",
+    "changed",
+    "grid",
+    "load_toml",
+    "read_config",
+    "resolve",
+    "settle",
+    "to_toml",
+]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -168,6 +177,21 @@ def grid(config: RunConfig) -> dict[str, Sequence[float | int]]:
     }
 
 
+def settle(recording: Recording, config: RunConfig) -> RunConfig:
+    """The settings with what the recording decides put in: the architecture and the bin width."""
+    rate = recording.rate_hz
+    fitting = min(
+        ARCHITECTURES,
+        key=lambda a: abs(math.log(len(ARCHITECTURES[a][1]) / rate / config.window_s)),
+    )
+    binned = recording.activity_unit == "spikes/bin"
+    return replace(
+        config,
+        architecture=config.architecture or fitting,
+        bin_s=config.bin_s or (float(f"{1 / rate:.9g}") if binned else None),
+    )
+
+
 def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[str, str]]:
     """Turn seconds into samples of this recording, and labels into pairs.
 
@@ -189,10 +213,7 @@ def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[
         If labels of different kinds are to be learnt together.
     """
     rate = recording.rate_hz
-    name = config.architecture or min(
-        ARCHITECTURES,
-        key=lambda a: abs(math.log(len(ARCHITECTURES[a][1]) / rate / config.window_s)),
-    )
+    name = settle(recording, config).architecture
     window = len(ARCHITECTURES[name][1])
     offset = max(1, round(config.offset_s * rate))
     base = TrainConfig(
