@@ -120,3 +120,11 @@ def test_a_label_remembers_for_as_long_as_it_does() -> None:
 def test_a_guard_leaves_at_least_half_of_a_block() -> None:
     plan = block_plan(np.ones(1200, bool), np.array([[0, 1200]]), n_folds=8, seed=0, guard=900)
     assert plan.guard == 60
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 4, 10])
+def test_blocks_always_leave_some_for_choosing(n_folds: int) -> None:
+    plan = block_plan(np.ones(500, bool), np.array([[0, 500]]), n_folds=n_folds, seed=0, guard=1)
+    assert plan.n_folds == n_folds
+    assert plan.n_choosing == 2
+    assert len(np.unique(plan.group[plan.choosing >= 0])) >= 2

@@ -150,7 +150,7 @@ def block_plan(
     for a, b in epochs:
         inside[a:b] = known[a:b]
     rows = np.flatnonzero(inside)
-    n_blocks = next(n for n in range(n_folds, 4 * n_folds + 8) if _n_scored(n) >= n_folds)
+    n_blocks = next(n for n in range(max(5, n_folds), 4 * n_folds + 8) if _n_scored(n) >= n_folds)
     guard = min(guard, len(rows) // (2 * n_blocks))
     block = np.arange(len(rows)) * n_blocks // max(len(rows), 1)
     f, c = _assign(n_blocks, seed, n_folds)
