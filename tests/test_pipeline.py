@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsRegressor
 
 from grevy import pipeline, saved, store
 from grevy.cli import main
@@ -175,3 +177,26 @@ def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -
         main([*words, "--out", str(broken)])
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
     assert not list(broken.rglob("*.tmp"))
+
+
+def test_behavior_pairs_find_nothing_in_noise(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Fitted with the test repeats inside, this configuration decodes noise with R2 near one."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(movies.activity.shape)
+    for i in range(1, len(noise)):
+        noise[i] += 0.9 * noise[i - 1]
+    recording = replace(movies, activity=noise.astype(np.float32))
+    more = {"pairs": "behavior", "labels": ["frame"], "steps": 300, "temperature": [1.0]}
+    out = tmp_path / "out"
+    pipeline.run_recording(recording, read_config({"file": "x", **QUICK, **more}), out, quiet=True)
+    results, embedding = saved.load_results(out)
+    rows = [s for s in results.scores if s.method == "embedding" and s.metric == "r2"]
+    assert len(rows) == 3
+    assert max(row.value for row in rows) < 0.3
+    # The model that is shown did see every repeat: it memorises, and no score may come from it.
+    assert embedding is not None
+    angle = embedding.values[embedding.index == 0]
+    frame = embedding.frame[embedding.index == 0]
+    repeat = embedding.repeat[embedding.index == 0]
+    near = KNeighborsRegressor(5, metric="cosine").fit(angle[repeat < 4], frame[repeat < 4])
+    assert near.score(angle[repeat >= 4], frame[repeat >= 4]) > max(row.value for row in rows)

@@ -75,3 +75,10 @@ def test_methods_name_the_pairs_and_the_numbers(pairs: Pairs, says: str) -> None
     text = " ".join(methods(session, config, [], [], search_steps=5))
     for part in (says, "7 channels", "123 steps", "10 samples, 0.333 s", "No configuration was"):
         assert part in text
+
+
+def test_a_fixed_order_is_said_beside_the_identity() -> None:
+    row = Score("stimulus", "", "embedding", "accuracy", 0.5, 0.2, 8, 0.4, 0.6)
+    gaps = [gap("", "constant", "embedding", "stimulus")]
+    assert "Their order was fixed" in headline([row], gaps, fixed_order=True)[0]
+    assert "fixed" not in headline([row], gaps)[0]

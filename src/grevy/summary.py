@@ -31,7 +31,7 @@ from .results import (
 )
 from .settings import RunConfig
 from .splits import Plan
-from .stimulus import remarks
+from .stimulus import fixed_order, remarks
 
 __all__ = ["Answer", "embedding_arrays", "gather", "versions"]
 
@@ -117,7 +117,9 @@ def gather(
         traces=tuple(
             _trace(recording, problem, y) for what, _, problem, y in answers if what == "blocks"
         ),
-        headline=wording.headline(rows, gaps),
+        headline=wording.headline(
+            rows, gaps, fixed_order=track is not None and fixed_order(track) is not None
+        ),
         methods=wording.methods(
             session, final.config, table, plans, search_steps=config.search_steps
         ),

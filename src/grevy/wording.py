@@ -60,13 +60,17 @@ def _above_chance(row: Score, differences: Sequence[Difference]) -> bool:
     )
 
 
-def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tuple[str, ...]:
+def headline(
+    scores: Sequence[Score], differences: Sequence[Difference], *, fixed_order: bool = False
+) -> tuple[str, ...]:
     """The findings, most important first, one sentence each.
 
     Parameters
     ----------
     scores : sequence of Score
     differences : sequence of Difference
+    fixed_order : bool
+        Whether stimuli came in one order, so that telling them may be telling the time.
 
     Returns
     -------
@@ -107,6 +111,10 @@ def headline(scores: Sequence[Score], differences: Sequence[Difference]) -> tupl
             said.append(
                 f"{what} is not shown to be decoded better than by the best constant guess: "
                 f"{with_score}."
+            )
+        if row.target == "stimulus" and fixed_order:
+            said[-1] += (
+                " Their order was fixed: this may be the time in the cycle, not the stimulus."
             )
     said += _against_baselines(differences)
     return tuple(said)
