@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,29 @@ def test_a_users_error_is_one_sentence_and_exit_code_2(
 def test_no_public_name_is_also_a_module() -> None:
     modules = {p.stem for p in (ROOT / "src" / "grevy").glob("*.py")} - {"__init__"}
     assert not modules & set(grevy.__all__), "importing the module would hide the name"
+
+
+def test_doctor_passes_here(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["self-test"] == "passed"
+    assert {"grevy", "torch", "pynwb", "processors", "device"} <= set(facts)
+
+
+def test_a_simulated_session_is_inspected_and_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.nwb"
+    words = ["simulate", str(file), "--movies", "2", "--repeats", "3", "--frames", "30"]
+    main([*words, "--cells", "5"])
+    capsys.readouterr()
+    main(["inspect", str(file), "--json"])
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["suggestion"].startswith("grevy run ")
+    assert seen["activity"][0]["shape"][0] == 5
+    main(["inspect", str(file)])
+    assert "Remarkable" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert "not written over" in capsys.readouterr().err

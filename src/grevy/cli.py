@@ -185,11 +185,22 @@ def run(
     if "file" not in values:
         raise ConfigError("name the recording to run: grevy run FILE, or --config RUN.toml.")
     settings = read_config(values)
+    if not quiet:
+        _narrate()
     folder = out or Path(f"{Path(settings.file).stem}-grevy")
     path = pipeline.run_config(settings, folder, quiet=quiet)
     if not quiet:
         print(_summary(folder))
     print(path)
+
+
+def _narrate() -> None:
+    """Show what the library logs: resolved settings, stages, files trained anew."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("grevy")
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
 
 
 def _summary(folder: Path) -> str:
@@ -263,6 +274,8 @@ def demo(*, out: Path = Path("demo"), quiet: _Quiet = False) -> None:
     """
     from . import pipeline
 
+    if not quiet:
+        _narrate()
     path = pipeline.demo(out, quiet=quiet)
     if not quiet:
         print(_summary(path.parent))

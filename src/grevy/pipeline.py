@@ -276,7 +276,7 @@ class _Clock:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        _log.info("%s %s", event, dict(facts))
+        _log.info("%s: %s", event, "; ".join(f"{k} {v}" for k, v in facts.items()))
 
 
 def _trainer(recording: Recording, out: Path, device: str, clock: _Clock) -> _Trainer:
