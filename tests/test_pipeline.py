@@ -162,19 +162,25 @@ def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -
     words = ["run", str(file), "--steps", "60", "--search-steps", "30", "--folds", "3", "-q"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main([*words, "--out", str(whole)])
-    for wait in (3.0, 6.0):
+    for how, seen in ((signal.SIGINT, "choosing"), (signal.SIGKILL, "folds over")):
         child = subprocess.Popen(
             [sys.executable, "-m", "grevy", *words, "--out", str(broken)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        time.sleep(wait)
-        child.send_signal(signal.SIGINT if wait < 5 else signal.SIGKILL)
+        log = broken / "log.jsonl"
+        for _ in range(1200):
+            if log.exists() and seen in log.read_text():
+                break
+            time.sleep(0.05)
+        child.send_signal(how)
         said = child.communicate()[1].decode()
         assert "Traceback" not in said
-    if not (broken / "report.html").exists():
-        main([*words, "--out", str(broken)])
+        assert child.returncode in ((130,) if how == signal.SIGINT else (-9,))
+        assert not (broken / "report.html").exists()
+    (broken / "models" / ".left-behind.tmp").write_text("by a run that was killed while writing")
+    main([*words, "--out", str(broken)])
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
     assert not list(broken.rglob("*.tmp"))
 

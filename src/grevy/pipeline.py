@@ -206,6 +206,8 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
                     f"{out} holds an unfinished run with other settings ({', '.join(other)}); "
                     f"use those settings to go on, or another folder."
                 )
+        for left in out.rglob(".*.tmp"):  # by a run that was killed while it wrote
+            left.unlink()
         with write_atomic(target) as file:
             file.write(to_toml(config, resolved).encode())
         yield
