@@ -25,7 +25,7 @@ from grevy.evaluate import (
 )
 from grevy.model import TrainConfig, embed
 from grevy.recording import Label, Recording, make_recording
-from grevy.splits import choosing_spans, repeat_plan, training_spans
+from grevy.splits import block_plan, choosing_spans, repeat_plan, training_spans
 from grevy.training import train
 from test_splits import session
 
@@ -197,3 +197,27 @@ def test_choosing_uses_nothing_that_is_scored() -> None:
     before = relative_error(problem, plan, 0, _features(values), spans)
     values[plan.fold >= 0] += 1000.0
     assert relative_error(problem, plan, 0, _features(values), spans) == before
+
+
+def test_chance_is_the_best_constant_for_each_metric() -> None:
+    """Half of the time at one angle, the rest anywhere: the mode wins accuracy, not the mean."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    angle = np.where(rng.random(n) < 0.5, 300.0, rng.uniform(0, 360, n))
+    label = Label(angle, "continuous", "deg", 360.0)
+    recording = recording_of(rng.standard_normal((n, 3)), labels={"angle": label})
+    problem = label_problem("angle", label)
+    plan = block_plan(label.mask, recording.epochs, n_folds=5, seed=0, guard=3)
+    values = rng.standard_normal((n, 3))
+    found = decode_folds([problem], plan, recording.epochs, lambda _: _features(values))[0]
+    rows = {s.metric: s for s in scores(problem, found) if s.method == EMBEDDING}
+    # Within 18 degrees (5 % of the circle) of 300: half, and a tenth of the rest.
+    assert rows["accuracy"].chance == pytest.approx(0.55, abs=0.05)
+    assert rows["accuracy"].value <= rows["accuracy"].chance + 0.02
+    assert rows["median error"].chance < 18
+    skewed = Label(rng.exponential(1.0, n), "continuous")
+    problem = label_problem("skewed", skewed)
+    found = decode_folds([problem], plan, recording.epochs, lambda _: _features(values))[0]
+    rows = {s.metric: s for s in scores(problem, found) if s.method == EMBEDDING}
+    assert rows["r2"].chance == pytest.approx(0, abs=0.02)
+    assert rows["median error"].chance < np.median(np.abs(skewed.values - skewed.values.mean()))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from .decode import Target, circular_distance, error, predict, tune
+from .decode import Target, error, predict, tune
 from .errors import DataError
 from .model import Run, embed
 from .recording import Label, Recording
@@ -189,8 +189,8 @@ class Predicted:
         Repeat (or block) and subset of each row.
     values : mapping of method to array of float64, shape (n, d)
     constants : tuple of arrays of float64, shape (n, d)
-        What predictors that know the training labels only would say (mean and median, or the
-        commonest class).
+        What predictors that know the training labels only would say; each metric is held against
+        the one that is best at it.
     """
 
     samples: NDArray[np.int64]
@@ -266,7 +266,7 @@ def _decode(
             none,
             none,
             dict.fromkeys(f.values, np.empty((0, width))),
-            (np.empty((0, width)),) * 2,
+            (np.empty((0, width)),) * (1 if problem.target.n_classes else 4),
         )
     ]
     for s in range(len(problem.names)):
@@ -281,28 +281,34 @@ def _decode(
             settings = tune(x[fit], problem.target, rows, groups[fit], device=device)
             values[method] = predict(x[fit], rows, x[ask], problem.target, settings, device=device)
         constants = tuple(
-            np.repeat(c[None], len(ask), axis=0) for c in _constants(problem.target, rows)
+            np.repeat(c[None], len(ask), axis=0)
+            for c in _constants(problem.target, rows, problem.tolerance[s])
         )
         parts.append(Predicted(f.samples[ask], groups[ask], subset[ask], values, constants))
     return _join(parts)
 
 
 def _constants(
-    target: Target, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The best guesses without data, each of shape (d,): the mean and the median, or the mode."""
+    target: Target, rows: NDArray[np.int64], tolerance: float
+) -> tuple[NDArray[np.float64], ...]:
+    """The best guesses without data, one for each thing to be good at, each of shape (d,).
+
+    For a quantity: least squared, mean and median distance to the training values, and most of
+    them within the tolerance. For classes the commonest one.
+    """
     y = np.asarray(target.values[rows], dtype=np.float64)
     if target.n_classes:
-        mode = np.array([float(np.bincount(y[:, 0].astype(np.int64)).argmax())])
-        return mode, mode
-    mean, median = y.mean(axis=0), np.median(y, axis=0)
-    for j, period in enumerate(target.periods):
-        if period:
-            guesses = np.linspace(0, period, 72, endpoint=False)
-            far = circular_distance(y[:, j][:, None], guesses[None], float(period))
-            mean[j] = guesses[np.square(far).mean(axis=0).argmin()]
-            median[j] = guesses[np.median(far, axis=0).argmin()]
-    return mean, median
+        return (np.array([float(np.bincount(y[:, 0].astype(np.int64)).argmax())]),)
+    guesses = y[np.linspace(0, len(y) - 1, min(200, len(y))).astype(np.int64)]
+    some = rows[np.linspace(0, len(rows) - 1, min(2000, len(rows))).astype(np.int64)]
+    far = np.stack([error(target, some, np.broadcast_to(g, (len(some), g.size))) for g in guesses])
+    straight = not target.periods.any()
+    return (
+        y.mean(axis=0) if straight else guesses[np.square(far).mean(axis=1).argmin()],
+        guesses[far.mean(axis=1).argmin()],
+        guesses[np.median(far, axis=1).argmin()],
+        guesses[(far <= tolerance).mean(axis=1).argmax()],
+    )
 
 
 @dataclass(frozen=True)
