@@ -155,7 +155,7 @@ def to_toml(config: RunConfig, resolved: Mapping[str, str]) -> str:
         # JSON's strings are TOML's, but for DEL.
         return json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")
 
-    lines = ["# Every setting of this run: `grevy run --config run.toml` repeats it."]
+    lines = ["# Every setting of this run: `grevy run --config run.toml --out AGAIN` repeats it."]
     lines += [f"{k} = {value(v)}" for k, v in asdict(config).items() if v is not None]
     lines += ["", "[resolved]  # in samples of this recording; not read back"]
     lines += [f"{value(k)} = {value(v)}" for k, v in resolved.items()]
