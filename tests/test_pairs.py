@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import twins
+from grevy.drawing import Draw, centres_of, draw
 from grevy.draws import Purpose, integers, normals
 from grevy.errors import ConfigError, DataError
 from grevy.pairs import (
     ClassPairs,
     DeltaPairs,
-    Draw,
     HybridPairs,
     NearPairs,
     Pairs,
     PairTable,
     TimePairs,
-    centres_of,
-    draw,
     prepare,
+    wrap,
 )
 from grevy.recording import Label, Recording
 from grevy.windows import ReceptiveField
@@ -219,7 +218,7 @@ def test_a_step_is_the_same_whichever_steps_are_drawn_with_it(pairs: Pairs) -> N
 def test_more_splits_than_there_is_room_for_still_give_valid_triplets(
     pairs: Pairs, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from grevy import pairs as module
+    from grevy import drawing as module
 
     rec = recording([(i, i + 75) for i in range(0, 375, 75)])
     table = prepare(rec, pairs, FIELDS[1], rec.epochs)
@@ -242,7 +241,7 @@ def test_more_splits_than_there_is_room_for_still_give_valid_triplets(
 def test_borders_in_a_block_are_counted_over_all_its_beginnings(
     breaks: list[int], block: int
 ) -> None:
-    from grevy import pairs as module
+    from grevy import drawing as module
 
     counts = [sum((begin + k) % 40 in breaks for k in range(block - 1)) for begin in range(40)]
     found = module._splits(np.array(sorted(breaks)), 40, block)
@@ -306,7 +305,7 @@ def test_negatives_know_nothing_of_references_nor_one_block_of_the_next(block: i
 
 def test_every_block_is_equally_likely_so_that_every_centre_is_exactly() -> None:
     """Counting, not sampling: all beginnings together cover each centre `block` times."""
-    from grevy import pairs as module
+    from grevy import drawing as module
 
     rec = recording(EPOCHS)
     table = prepare(rec, TimePairs((2,)), FIELDS[1], rec.epochs)
@@ -383,19 +382,18 @@ def test_two_labels_equally_far_share_by_their_number_of_samples() -> None:
 def test_nearest_label_is_the_brute_force_one(
     raw: list[int], queries: list[float], period: float, shift: float, columns: int, u: float
 ) -> None:
-    from grevy import pairs as module
+    from grevy import drawing as module
 
     shift = 0.0 if period else shift
     label = Label(np.array(raw, dtype=float) + shift, "continuous", period=period or None)
     rec = twins.noise(len(raw), 1, labels={"v": label, "w": label})
     names = ("v", "w")[:columns]
     table = prepare(rec, NearPairs(names, sd=1.0), ReceptiveField(0, 1), rec.epochs)
-    index = table.index
-    assert isinstance(index, module._Nearest)
+    index = table.lookups[0]
     centred = np.array(raw, dtype=float) - (0.0 if period else np.mean(raw))
     q = np.array(queries) - (0.0 if period else np.mean(raw))
     query = np.stack([q] * columns, axis=1)
-    wrapped = module._wrap(query, index.periods)
+    wrapped = wrap(query, index.periods)
     found = module._nearest(index, wrapped, np.full(len(q), u))
     rows = np.stack([centred] * columns, axis=1)
     for i, row in enumerate(query):
@@ -478,7 +476,7 @@ def test_spans_given_never_reach_over_the_epochs_of_the_recording() -> None:
     table = prepare(rec, DeltaPairs(("place",), lag=4), FIELDS[0], np.array([[10, 130]]))
     place = rec.labels["place"].values
     changes = [place[i + 4] - place[i] for a, b in spans[:3] for i in range(a, b - 4)]
-    assert np.allclose(table.index.changes[:, 0], changes)  # type: ignore[union-attr]
+    assert np.allclose(table.changes[:, 0], changes)
 
 
 def test_errors_name_what_is_missing() -> None:

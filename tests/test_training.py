@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 import twins
+from grevy.drawing import draw
 from grevy.encoders import EncoderSpec, initial_weights
 from grevy.errors import ConfigError, DataError, DivergedError
 from grevy.model import Run, TrainConfig, held_out_bits
@@ -20,7 +21,6 @@ from grevy.pairs import (
     HybridPairs,
     NearPairs,
     TimePairs,
-    draw,
     prepare,
 )
 from grevy.recording import Label, Recording, make_recording

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grevy.pairs import Draw
+from grevy.drawing import Draw
 from grevy.recording import Label, Recording, make_recording
 from grevy.windows import ReceptiveField
 

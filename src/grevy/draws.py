@@ -34,6 +34,9 @@ class Purpose(IntEnum):
     JUDGE = 7
     SPLIT = 8
     NULL = 9
+    SESSION = 10
+    MASK = 11
+    DROPOUT = 12
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:

@@ -7,12 +7,15 @@ Source: van den Oord, Li & Vinyals 2018 (arXiv:1807.03748) in the form of Schnei
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["InfoNCE", "bits_above_chance", "info_nce"]
+__all__ = ["Distance", "InfoNCE", "bits_above_chance", "info_nce"]
+
+
+Distance = Literal["cosine", "euclidean"]
 
 
 class InfoNCE(NamedTuple):
@@ -24,22 +27,30 @@ class InfoNCE(NamedTuple):
 
 
 def info_nce(
-    reference: Tensor, positive: Tensor, negative: Tensor, *, temperature: float | Tensor = 1.0
+    reference: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    temperature: float | Tensor = 1.0,
+    distance: Distance = "cosine",
 ) -> InfoNCE:
     """Contrastive loss of embedded references, their positives, and shared negatives.
 
-    With similarities s(a, b) = a . b / temperature, averaged over references r with positive p::
+    With similarities s(a, b) = a . b / temperature ("cosine", for latents of unit length) or
+    s(a, b) = - |a - b|^2 / temperature ("euclidean"), averaged over references r with positive p::
 
         positive = - s(r, p)        negative = log sum_n exp s(r, n)
 
     A model that knows nothing has total = log(N); the loss of N negatives compares only with the
-    loss of N negatives. The sum of exponentials is taken relative to its largest term.
+    loss of N negatives. The sum of exponentials is taken relative to its largest term, over some
+    references at a time: the B x N similarities are never held as a whole.
 
     Parameters
     ----------
     reference, positive : tensors, shape (..., B, D)
     negative : tensor, shape (..., N, D)
     temperature : float or tensor, shape (...)
+    distance : {"cosine", "euclidean"}
 
     Returns
     -------
@@ -52,12 +63,84 @@ def info_nce(
     >>> round(float(info_nce(z, z, torch.ones(8, 2)).total), 4) == round(math.log(8), 4)
     True
     """
-    scale = torch.as_tensor(temperature, dtype=reference.dtype, device=reference.device)
-    similar = (reference * positive).sum(-1) / scale[..., None]
-    others = reference @ negative.transpose(-1, -2) / scale[..., None, None]
-    pos = -similar.mean(-1)
-    neg = torch.logsumexp(others, dim=-1).mean(-1)
+    given = torch.as_tensor(temperature, dtype=reference.dtype, device=reference.device)
+    sharpness = (1 / given).expand(reference.shape[:-2])[..., None]
+    if distance == "cosine":
+        pos = -(sharpness * (reference * positive).sum(-1)).mean(-1)
+        neg = _log_sum_exp(sharpness[..., None] * reference, negative, None).mean(-1)
+    else:
+        # -|r - n|^2 = 2 r.n - |n|^2 - |r|^2 about a common centre, so that little cancels.
+        centre = negative.mean(dim=-2, keepdim=True).detach()
+        r, n = reference - centre, negative - centre
+        pos = (sharpness * (reference - positive).square().sum(-1)).mean(-1)
+        others = _log_sum_exp(
+            2 * sharpness[..., None] * r, n, -sharpness * n.square().sum(-1)
+        ) - sharpness * r.square().sum(-1)
+        neg = others.mean(-1)
     return InfoNCE(pos, neg, pos + neg)
+
+
+_ROOM = 2**22
+"""Similarities held at once."""
+
+
+class _LogSumExp(torch.autograd.Function):
+    """log sum_n exp(a_i . b_n + c_n) for every i, with its gradient found in the same pass.
+
+    a (G, B, D), b (G, N, D), c (G, N) or None -> (G, B). The softmax weights that the gradient
+    needs are at hand while the sum is taken, and are then forgotten: what is kept for the backward
+    pass is d/da (G, B, D), and for b and c their sums as weighted by the incoming gradient, which
+    is taken to be one number a run (the caller averages over i).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+        runs, n_rows, _ = a.shape
+        rows = max(1, _ROOM // max(1, runs * b.shape[1]))
+        needed = any(ctx.needs_input_grad)
+        values = a.new_empty(runs, n_rows)
+        to_a = torch.empty_like(a)
+        to_b = torch.zeros_like(b)
+        to_c = None if c is None else torch.zeros_like(c)
+        for i in range(0, n_rows, rows):
+            some = a[:, i : i + rows]
+            if c is None:
+                x = torch.bmm(some, b.transpose(1, 2))
+            else:
+                x = torch.baddbmm(c[:, None], some, b.transpose(1, 2))
+            top = x.amax(dim=-1, keepdim=True)
+            x = x.sub_(top).exp_()
+            total = x.sum(dim=-1, keepdim=True)
+            values[:, i : i + rows] = (total.log() + top)[..., 0]
+            if needed:
+                x /= total
+                to_a[:, i : i + rows] = torch.bmm(x, b)
+                to_b.baddbmm_(x.transpose(1, 2), some)
+                if to_c is not None:
+                    to_c += x.sum(dim=1)
+        ctx.save_for_backward(to_a, to_b, to_c)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        to_a, to_b, to_c = ctx.saved_tensors
+        each = gradients[0][:, :1]
+        return (
+            to_a * each[..., None],
+            to_b * each[..., None],
+            None if to_c is None else to_c * each,
+        )
+
+
+def _log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    """`_LogSumExp` for any leading axes; the caller must average over the second last axis."""
+    lead = a.shape[:-2]
+    flat = _LogSumExp.apply(  # type: ignore[no-untyped-call]
+        a.reshape(-1, *a.shape[-2:]),
+        b.expand(*lead, *b.shape[-2:]).reshape(-1, *b.shape[-2:]),
+        None if c is None else c.reshape(-1, c.shape[-1]),
+    )
+    return flat.reshape(a.shape[:-1])  # type: ignore[no-any-return]
 
 
 def bits_above_chance(total: float, n_negatives: int) -> float:

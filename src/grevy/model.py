@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .drawing import centres_of, draw
 from .draws import Purpose
 from .encoders import EncoderSpec, encode
 from .errors import ConfigError, DataError
 from .losses import bits_above_chance, info_nce
-from .pairs import HybridPairs, Pairs, TimePairs, centres_of, draw, prepare
+from .pairs import HybridPairs, Pairs, TimePairs, prepare
 from .recording import Recording
 from .windows import Spans, padded_rows
 

@@ -1,30 +1,26 @@
-"""Which samples are alike: kinds of pairs, their preparation once a fit, and drawing many steps.
+"""Which samples are alike: the kinds of pairs, and their preparation once a fit.
 
 Sources: Schneider, Lee & Mathis 2023, Methods, "Sampling". A step needs references, a positive for
-each of them, and negatives that all references share.
+each of them, and negatives that all references share; `drawing.draw` draws them.
 
-References and negatives are drawn in blocks: a block is `block` neighbours in the list of valid
-centres, beginning anywhere in it with equal chance. So every centre is as likely as any other,
-while one dense convolution serves the whole block and, for time pairs, its positives. With
-`block=1` every draw is independent. Where a block runs over the border of an epoch it is split;
-the places for split pieces are counted beforehand, so the shape of a step depends on the table
-alone and a run gives the same numbers whatever runs beside it.
+With several sessions a positive may lie in another session than its reference: that is what aligns
+their embeddings. It needs a label that means the same everywhere; time alone means nothing across
+sessions.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as _default
 from typing import ClassVar, Literal, assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from torch import Tensor
 
-from .draws import Purpose, integers, normals, uniforms
 from .errors import ConfigError, DataError
 from .recording import Label, Recording
 from .windows import ReceptiveField, Spans, keep, valid_centres, within
@@ -32,17 +28,18 @@ from .windows import ReceptiveField, Spans, keep, valid_centres, within
 __all__ = [
     "ClassPairs",
     "DeltaPairs",
-    "Draw",
     "HybridPairs",
     "LabelPairs",
+    "Lookup",
+    "MixedPairs",
     "NearPairs",
     "PairTable",
     "Pairs",
-    "Segments",
     "TimePairs",
-    "centres_of",
-    "draw",
+    "parts",
     "prepare",
+    "prepare_sessions",
+    "wrap",
 ]
 
 _STRICT: dict[str, str] = {"extra": "forbid"}
@@ -102,16 +99,33 @@ class ClassPairs:
     """Samples of one class of a discrete label are alike.
 
     References follow the data; with `balanced` every class is equally likely, and references and
-    negatives are then drawn one by one.
+    negatives are then drawn one by one. Across sessions every class must exist in every session,
+    or with `shared_only` those that do not are left out.
     """
 
     label: str
     balanced: bool = False
+    shared_only: bool = False
     kind: Literal["class"] = "class"
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
 
-LabelPairs = DeltaPairs | NearPairs | ClassPairs
+@dataclass(frozen=True)
+class MixedPairs:
+    """Continuous labels as `behavior` says, among samples of the reference's class of `label`.
+
+    As in CEBRA every class is equally likely (`balanced`), drawn one by one.
+    """
+
+    behavior: DeltaPairs | NearPairs
+    label: str
+    balanced: bool = True
+    shared_only: bool = False
+    kind: Literal["mixed"] = "mixed"
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+
+LabelPairs = DeltaPairs | NearPairs | ClassPairs | MixedPairs
 
 
 @dataclass(frozen=True)
@@ -131,37 +145,27 @@ class HybridPairs:
             )
 
 
-Pairs = TimePairs | DeltaPairs | NearPairs | ClassPairs | HybridPairs
+Pairs = TimePairs | LabelPairs | HybridPairs
 
 
 @dataclass(frozen=True, eq=False)
-class _Nearest:
-    """Labels of the anchors, ready for nearest-neighbour questions; ties are all kept.
+class Lookup:
+    """Anchors ready for the question "which label is nearest?"; ties are all kept.
 
-    `members[first[u]:first[u + 1]]` are the anchors that carry the u-th distinct label.
+    `members[first[u]:first[u + 1]]` are the places (in the list of anchors) of those that carry
+    the u-th distinct label.
     """
 
-    labels: NDArray[np.float64]  # (n, d), one row an anchor
     distinct: NDArray[np.float64]  # (u, d)
     members: NDArray[np.int64]
     first: NDArray[np.int64]
     periods: NDArray[np.float64]  # (d,), 0 where a column is not circular
-    changes: NDArray[np.float64]  # (m, d), empirical label changes; empty for near pairs
     tree: cKDTree | None  # None for one column: sorted search
 
 
 @dataclass(frozen=True, eq=False)
-class _Classes:
-    """Anchors by class: `members[first[c]:first[c + 1]]` are those of class c."""
-
-    code: NDArray[np.int64]  # (n,), class of each anchor
-    members: NDArray[np.int64]
-    first: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
 class PairTable:
-    """All that drawing needs, prepared once a fit.
+    """All that drawing needs of one session, prepared once a fit.
 
     Attributes
     ----------
@@ -171,54 +175,35 @@ class PairTable:
         Centres that may be a reference or a negative: whole window, known label, reach.
     breaks : array of int64
         Places in the (circular) list of anchors where neighbours are not neighbours in time.
-    index : nearest-label index, classes, or None
+    labels : array of float64, shape (n, d), or None
+        Continuous labels of the anchors, centred alike in all sessions.
+    periods : array of float64, shape (d,)
+        0 where a column is not circular.
+    changes : array of float64, shape (m, d)
+        Label changes seen over the lag of delta pairs, pooled over sessions; else empty.
+    code : array of int64, shape (n,), or None
+        Class of each anchor, numbered alike in all sessions.
+    members, first : arrays of int64
+        `members[first[c]:first[c + 1]]` are the places of the anchors of class c.
+    lookups : tuple of Lookup
+        One, or for mixed pairs one a class.
     """
 
     pairs: Pairs
     field: ReceptiveField
     anchors: NDArray[np.int64]
     breaks: NDArray[np.int64]
-    index: _Nearest | _Classes | None
-
-
-@dataclass(frozen=True, eq=False)
-class Segments:
-    """Segments that one dense pass embeds: `outputs` neighbouring windows from each `start`.
-
-    Attributes
-    ----------
-    start : int64 tensor, shape (steps, n)
-        Centre of the first window.
-    outputs : int
-    """
-
-    start: Tensor
-    outputs: int
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """Triplets for some steps, as places in the flat list of embedded windows.
-
-    The flat list holds the groups in order, each time first: window `o` of segment `s` of a group
-    of n segments is entry `base + o * n + s`.
-
-    Attributes
-    ----------
-    groups : tuple of Segments
-    reference, negative : int64 tensors, shape (steps, B) and (steps, N)
-    positives : tuple of int64 tensors, shape (steps, B)
-        One entry, or (behaviour, time) for hybrid pairs.
-    """
-
-    groups: tuple[Segments, ...]
-    reference: Tensor
-    positives: tuple[Tensor, ...]
-    negative: Tensor
+    labels: NDArray[np.float64] | None = None
+    periods: NDArray[np.float64] = _default(default_factory=lambda: np.empty(0))
+    changes: NDArray[np.float64] = _default(default_factory=lambda: np.empty((0, 0)))
+    code: NDArray[np.int64] | None = None
+    members: NDArray[np.int64] = _default(default_factory=lambda: np.empty(0, dtype=np.int64))
+    first: NDArray[np.int64] = _default(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    lookups: tuple[Lookup, ...] = ()
 
 
 def prepare(recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Spans) -> PairTable:
-    """Build the table that pairs are drawn from.
+    """Build the table that pairs of one recording are drawn from.
 
     Parameters
     ----------
@@ -238,25 +223,101 @@ def prepare(recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Sp
     DataError
         If no sample has a whole window (and positive), or a label is absent or of the wrong kind.
     """
-    reach = 0
-    index: _Nearest | _Classes | None = None
-    behavior: LabelPairs | None = None
+    return prepare_sessions([recording], pairs, field, [spans])[0]
+
+
+def prepare_sessions(
+    recordings: Sequence[Recording], pairs: Pairs, field: ReceptiveField, spans: Sequence[Spans]
+) -> list[PairTable]:
+    """Build the tables of several sessions, with labels and classes that mean the same in each.
+
+    Parameters
+    ----------
+    recordings : sequence of S Recording
+    pairs, field
+        As in `prepare`.
+    spans : sequence of S arrays of int64, shape (E, 2)
+
+    Returns
+    -------
+    list of S PairTable
+
+    Raises
+    ------
+    DataError
+        As `prepare`, and if a label differs in width or period between sessions, or a class is
+        absent from one.
+    ConfigError
+        If several sessions are to be aligned by time alone.
+    """
+    behavior, _ = parts(pairs)
+    if len(recordings) > 1 and behavior is None:
+        raise ConfigError(
+            f"several sessions need pairs with a label: time pairs hold within a session and "
+            f"cannot align {len(recordings)} of them. Give each session a label that means the "
+            f"same in all, or train one model a session."
+        )
+    places = [
+        _anchors(r, pairs, field, s, lag=_lag(behavior))
+        for r, s in zip(recordings, spans, strict=True)
+    ]
+    tables = [
+        PairTable(pairs, field, anchors, np.empty(0, dtype=np.int64)) for anchors, _ in places
+    ]
+    match behavior:
+        case None:
+            pass
+        case DeltaPairs() | NearPairs():
+            tables = _with_labels(recordings, tables, behavior, [early for _, early in places])
+        case ClassPairs():
+            tables = _with_classes(recordings, tables, behavior)
+        case MixedPairs():
+            early = [early for _, early in places]
+            tables = _with_classes(recordings, tables, behavior)
+            tables = _with_labels(recordings, tables, behavior.behavior, early)
+        case _:
+            assert_never(behavior)
+    return [
+        replace(
+            t,
+            breaks=np.flatnonzero(np.diff(t.anchors, append=t.anchors[0]) != 1),
+            lookups=_lookups(t),
+        )
+        for t in tables
+    ]
+
+
+def parts(pairs: Pairs) -> tuple[LabelPairs | None, TimePairs | None]:
+    """The label part and the time part of any kind of pairs."""
     match pairs:
         case TimePairs():
-            reach = max(pairs.offsets)
-        case DeltaPairs() | NearPairs() | ClassPairs():
-            behavior = pairs
+            return None, pairs
+        case DeltaPairs() | NearPairs() | ClassPairs() | MixedPairs():
+            return pairs, None
         case HybridPairs():
-            behavior, reach = pairs.behavior, max(pairs.time.offsets)
+            return pairs.behavior, pairs.time
         case _:
             assert_never(pairs)
+
+
+def _lag(behavior: LabelPairs | None) -> int:
+    if isinstance(behavior, MixedPairs):
+        behavior = behavior.behavior
+    return behavior.lag if isinstance(behavior, DeltaPairs) else 0
+
+
+def _anchors(
+    recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Spans, *, lag: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Centres to train on, and samples whose label is also known `lag` samples later."""
+    behavior, time = parts(pairs)
+    reach = max(time.offsets) if time else 0
     spans = within(spans, recording.epochs)
+    anchors = valid_centres(spans, field, reach=reach)
     if behavior is not None:
         known = np.ones(recording.n_samples, dtype=bool)
         for name in _label_names(behavior):
             known &= _label(recording, name).mask
-    anchors = valid_centres(spans, field, reach=reach)
-    if behavior is not None:
         anchors = anchors[known[anchors]]
         spans = keep(spans, known)
     if len(anchors) < 2:
@@ -266,303 +327,134 @@ def prepare(recording: Recording, pairs: Pairs, field: ReceptiveField, spans: Sp
             f"{len(field)}, offset {reach}) where every label is known; found {len(lengths)} "
             f"stretches, the longest of {max(lengths, default=0)}. Use a shorter window or offset."
         )
-    if behavior is not None:
-        index = _index(recording, behavior, anchors, spans)
-    breaks = np.flatnonzero(np.diff(anchors, append=anchors[0]) != 1)
-    return PairTable(pairs, field, anchors, breaks, index)
+    return anchors, valid_centres(spans, ReceptiveField(0, 1), reach=lag)
 
 
 def _label_names(pairs: LabelPairs) -> tuple[str, ...]:
+    if isinstance(pairs, MixedPairs):
+        return (*pairs.behavior.labels, pairs.label)
     return (pairs.label,) if isinstance(pairs, ClassPairs) else pairs.labels
 
 
 def _label(recording: Recording, name: str) -> Label:
     if name not in recording.labels:
         have = ", ".join(recording.labels) or "none"
-        raise DataError(f"pairs need the label '{name}'; the recording has: {have}.")
+        where = f" '{recording.name}'" if recording.name else ""
+        raise DataError(f"pairs need the label '{name}'; the recording{where} has: {have}.")
     return recording.labels[name]
 
 
-def _index(
-    recording: Recording, pairs: LabelPairs, anchors: NDArray[np.int64], spans: Spans
-) -> _Nearest | _Classes:
-    if isinstance(pairs, ClassPairs):
+def _with_classes(
+    recordings: Sequence[Recording], tables: Sequence[PairTable], pairs: ClassPairs | MixedPairs
+) -> list[PairTable]:
+    values = []
+    for recording, table in zip(recordings, tables, strict=True):
         label = _label(recording, pairs.label)
         if label.kind != "discrete" or label.values.ndim != 1:
             raise DataError(f"class pairs need one discrete label; '{pairs.label}' is not one.")
-        code = np.unique(label.values[anchors], return_inverse=True)[1].astype(np.int64)
-        members, first = _buckets(code)
-        return _Classes(code, members, first)
+        values.append(label.values[table.anchors])
+    classes = np.unique(np.concatenate(values))
+    there = np.array([np.isin(classes, v) for v in values])
+    if pairs.shared_only:
+        classes = classes[there.all(axis=0)]
+        if not len(classes):
+            raise DataError(f"no class of label '{pairs.label}' exists in every session.")
+    elif not there.all():
+        session, missing = np.argwhere(~there)[0]
+        raise DataError(
+            f"every class must exist in every session; class {classes[missing]} of label "
+            f"'{pairs.label}' is absent from session {session}. Drop its samples, or leave such "
+            f"classes out (shared_only=True)."
+        )
+    done = []
+    for table, value in zip(tables, values, strict=True):
+        use = np.isin(value, classes)
+        code = np.searchsorted(classes, value[use]).astype(np.int64)
+        members, first = _buckets(code, len(classes))
+        done.append(
+            replace(table, anchors=table.anchors[use], code=code, members=members, first=first)
+        )
+    return done
+
+
+def _with_labels(
+    recordings: Sequence[Recording],
+    tables: Sequence[PairTable],
+    pairs: DeltaPairs | NearPairs,
+    early: Sequence[NDArray[np.int64]],
+) -> list[PairTable]:
+    columns = [_columns(recording, pairs.labels) for recording in recordings]
+    period = columns[0][1]
+    for s, (_, other) in enumerate(columns):
+        if len(other) != len(period) or (other != period).any():
+            raise DataError(
+                f"labels must have the same columns and periods in every session; session 0 has "
+                f"periods {period.tolist()} and session {s} {other.tolist()} (0: not circular)."
+            )
+    # Centred, so that timestamps and absolute coordinates keep their last digits; by one shift for
+    # all sessions, so that labels still mean the same.
+    used = np.concatenate([v[t.anchors] for (v, _), t in zip(columns, tables, strict=True)])
+    shift = np.where(period > 0, 0.0, used.mean(axis=0))
+    changes = np.empty((0, len(period)))
+    values = [wrap(v - shift, period) for v, _ in columns]
+    if isinstance(pairs, DeltaPairs):
+        changes = np.concatenate(
+            [v[e + pairs.lag] - v[e] for v, e in zip(values, early, strict=True)]
+        )
+        if not len(changes):
+            raise DataError(f"no stretch with known labels is longer than the lag {pairs.lag}.")
+    return [
+        replace(t, labels=v[t.anchors], periods=period, changes=changes)
+        for t, v in zip(tables, values, strict=True)
+    ]
+
+
+def _columns(
+    recording: Recording, names: tuple[str, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Continuous labels side by side, (T, d), and their periods."""
     columns, periods = [], []
-    for name in pairs.labels:
+    for name in names:
         label = _label(recording, name)
         if label.kind != "continuous":
             raise DataError(f"'{name}' is discrete: delta and near pairs need continuous labels.")
         values = np.asarray(label.values, dtype=np.float64).reshape(recording.n_samples, -1)
         # Where a label is unknown its value means nothing and is never looked at, NaN or not.
-        values = np.where(label.mask[:, None], values, 0.0)
-        # Centred, so that timestamps and absolute coordinates keep their last digits.
-        shift = 0.0 if label.period else values[anchors].mean(axis=0)
-        columns.append(values - shift)
+        columns.append(np.where(label.mask[:, None], values, 0.0))
         periods += [label.period or 0.0] * values.shape[1]
-    values, period = np.concatenate(columns, axis=1), np.array(periods)
-    values = _wrap(values, period)
-    changes = np.empty((0, values.shape[1]))
-    if isinstance(pairs, DeltaPairs):
-        early = valid_centres(spans, ReceptiveField(0, 1), reach=pairs.lag)
-        if not len(early):
-            raise DataError(f"no stretch with known labels is longer than the lag {pairs.lag}.")
-        changes = values[early + pairs.lag] - values[early]
-    distinct, code = np.unique(values[anchors], axis=0, return_inverse=True)
-    members, first = _buckets(code.reshape(-1).astype(np.int64))
-    tree = cKDTree(distinct, boxsize=period) if values.shape[1] > 1 else None
-    return _Nearest(values[anchors], distinct, members, first, period, changes, tree)
+    return np.concatenate(columns, axis=1), np.array(periods)
 
 
-def _buckets(code: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _lookups(table: PairTable) -> tuple[Lookup, ...]:
+    if table.labels is None:
+        return ()
+    everywhere = np.arange(len(table.anchors))
+    groups = (
+        [everywhere]
+        if table.code is None
+        else [table.members[a:b] for a, b in itertools.pairwise(table.first)]
+    )
+    found = []
+    for group in groups:
+        labels = table.labels[group]
+        distinct, code = np.unique(labels, axis=0, return_inverse=True)
+        members, first = _buckets(code.reshape(-1).astype(np.int64), len(distinct))
+        tree = cKDTree(distinct, boxsize=table.periods) if labels.shape[1] > 1 else None
+        found.append(Lookup(distinct, group[members], first, table.periods, tree))
+    return tuple(found)
+
+
+def _buckets(code: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     members = np.argsort(code, kind="stable")
-    return members, np.concatenate(([0], np.cumsum(np.bincount(code)))).astype(np.int64)
+    counts = np.bincount(code, minlength=n)
+    return members, np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
-def _wrap(values: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Circular columns brought into [0, period)."""
+def wrap(values: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Circular columns brought into [0, period); a period of 0 leaves a column alone."""
     if not periods.any():
         return values
     safe = np.where(periods > 0, periods, 1.0)
     inside = np.mod(values, safe)
     inside = np.where(inside >= safe, 0.0, inside)  # np.mod may round a tiny negative up
     return np.where(periods > 0, inside, values)
-
-
-def draw(
-    table: PairTable, seed: int, steps: Tensor, *, batch: int, n_negatives: int, block: int
-) -> Draw:
-    """Draw the triplets of some steps; a pure function of its arguments.
-
-    Parameters
-    ----------
-    table : PairTable
-    seed : int
-    steps : int64 tensor, shape (S,)
-        Step numbers, in any order.
-    batch, n_negatives : int
-        B references (each with its positive) and N negatives a step.
-    block : int
-        Neighbouring centres drawn together; 1 draws each on its own.
-
-    Returns
-    -------
-    Draw
-    """
-    pairs = table.pairs
-    time = pairs if isinstance(pairs, TimePairs) else None
-    behavior: LabelPairs | None = None
-    match pairs:
-        case TimePairs():
-            pass
-        case DeltaPairs() | NearPairs() | ClassPairs():
-            behavior = pairs
-        case HybridPairs():
-            behavior, time = pairs.behavior, pairs.time
-        case _:
-            assert_never(pairs)
-    single = isinstance(behavior, ClassPairs) and behavior.balanced
-    block = 1 if single else min(block, batch, len(table.anchors))
-    reference = _anchors(table, seed, Purpose.REFERENCE, steps, batch, block, single)
-    negative = _anchors(table, seed, Purpose.NEGATIVE, steps, n_negatives, block, single)
-
-    reach = max(time.offsets) if time else 0
-    together = reach <= block + len(table.field) - 1  # else the samples between are not worth it
-    groups, places = [], []
-    reference, start, flat = _segments(table, reference, block)
-    width = start.shape[1]
-    base = 0
-    groups.append(Segments(start, block + (reach if together else 0)))
-    base += width * groups[-1].outputs
-    places_time: Tensor | None = None
-    if time is not None:
-        offset = _offsets(time, seed, steps, batch)
-        if together:
-            places_time = flat + offset * width
-        elif len(time.offsets) == 1:
-            groups.append(Segments(start + reach, block))
-            places_time = base + flat
-            base += width * block
-        else:
-            groups.append(Segments(torch.from_numpy(table.anchors)[reference] + offset, 1))
-            places_time = base + torch.arange(batch).expand(len(steps), -1)
-            base += batch
-    if behavior is not None:
-        positive = _label_positives(table, behavior, seed, steps, reference)
-        groups.append(Segments(positive, 1))
-        places.append(base + torch.arange(batch).expand(len(steps), -1))
-        base += batch
-    if places_time is not None:
-        places.append(places_time)
-    _, start, apart = _segments(table, negative, block)
-    groups.append(Segments(start, block))
-    return Draw(tuple(groups), flat, tuple(places), base + apart)
-
-
-def _anchors(
-    table: PairTable, seed: int, purpose: Purpose, steps: Tensor, n: int, block: int, even: bool
-) -> Tensor:
-    """Places in the list of anchors, shape (steps, n)."""
-    if even:
-        assert isinstance(table.index, _Classes)
-        return _balanced(table.index, seed, purpose, steps, n)
-    count = len(table.anchors)
-    first = integers(seed, purpose, steps, -(-n // block), count)
-    return ((first[:, :, None] + torch.arange(block)) % count).reshape(len(steps), -1)[:, :n]
-
-
-def _balanced(classes: _Classes, seed: int, purpose: Purpose, steps: Tensor, n: int) -> Tensor:
-    u = uniforms(seed, purpose, steps, 2 * n).numpy()
-    group = (u[:, :n] * (len(classes.first) - 1)).astype(np.int64)
-    return torch.from_numpy(_pick(classes.members, classes.first, group, u[:, n:]))
-
-
-def _pick(
-    members: NDArray[np.int64],
-    first: NDArray[np.int64],
-    group: NDArray[np.int64],
-    u: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """A member of each group, evenly, by uniform numbers u of the same shape."""
-    size = first[group + 1] - first[group]
-    return np.asarray(members[first[group] + (u * size).astype(np.int64)])
-
-
-def _splits(breaks: NDArray[np.int64], count: int, block: int) -> tuple[float, float, int]:
-    """Borders inside a block: their mean, variance and largest number over all its beginnings."""
-    # A border after place b splits the blocks that begin at b - block + 2 ... b, round the list.
-    edges = np.concatenate([breaks - block + 2, breaks + 1]) % count
-    order = np.argsort(edges)
-    length = np.diff(edges[order], append=edges[order[0]] + count)
-    level = np.cumsum(np.repeat([1, -1], len(breaks))[order])
-    level += round((len(breaks) * (block - 1) - int(level @ length)) / count)
-    mean = len(breaks) * (block - 1) / count
-    return mean, float(level**2 @ length) / count - mean**2, int(level[length > 0].max())
-
-
-def _capacity(table: PairTable, n: int, block: int) -> int:
-    """Segments to lay out for n centres: one a block, and room for pieces split at borders."""
-    blocks = -(-n // block)
-    if block == 1:
-        return blocks
-    mean, variance, most = _splits(table.breaks, len(table.anchors), block)
-    room = blocks * mean + 4 * math.sqrt(blocks * max(variance, 0.0)) + most
-    step = 1 if room < 4 else 1 << (int(math.log2(room)) - 1)  # rounded, so that folds agree
-    return min(n, blocks + math.ceil(room / step) * step)
-
-
-def _segments(table: PairTable, places: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay centres out as segments of neighbours.
-
-    Returns the places in the list of anchors that are laid out, (S, n), which are those asked for
-    wherever there is room; the first centre of each segment, (S, capacity); and each centre's
-    place in the flat list of a group (time first), (S, n).
-    """
-    anchors = torch.from_numpy(table.anchors)
-    centres = anchors[places]
-    n_steps, n = centres.shape
-    if block == 1:
-        return places, centres, torch.arange(n).expand(n_steps, -1)
-    capacity = _capacity(table, n, block)
-    new = torch.ones_like(centres, dtype=torch.bool)
-    new[:, 1:] = centres[:, 1:] != centres[:, :-1] + 1
-    new[:, ::block] = True
-    segment = torch.cumsum(new, dim=1) - 1
-    # More splits than there is room for (a few steps in ten thousand): those centres give way to
-    # the first centre of the step, before anything else is drawn for them.
-    fits = segment < capacity
-    places = torch.where(fits, places, places[:, :1])
-    segment = torch.where(fits, segment, 0)
-    start = centres[:, :1].repeat(1, capacity)
-    rows, columns = torch.nonzero(new & fits, as_tuple=True)
-    start[rows, segment[rows, columns]] = centres[rows, columns]
-    position = torch.where(fits, centres - start.gather(1, segment), 0)
-    return places, start, position * capacity + segment
-
-
-def _offsets(pairs: TimePairs, seed: int, steps: Tensor, batch: int) -> Tensor:
-    choices = torch.tensor(pairs.offsets, dtype=torch.int64)
-    if len(choices) == 1:
-        return choices.expand(len(steps), batch)
-    return choices[integers(seed, Purpose.OFFSET, steps, batch, len(choices))]
-
-
-def _label_positives(
-    table: PairTable, pairs: LabelPairs, seed: int, steps: Tensor, reference: Tensor
-) -> Tensor:
-    """Centres of the positives of references (places in the list of anchors), shape (S, B)."""
-    index, places = table.index, reference.numpy()
-    batch = places.shape[1]
-    tie = uniforms(seed, Purpose.TIE, steps, batch).numpy()
-    if isinstance(pairs, ClassPairs):
-        assert isinstance(index, _Classes)
-        chosen = _pick(index.members, index.first, index.code[places], tie)
-    else:
-        assert isinstance(index, _Nearest)
-        width = index.labels.shape[1]
-        if isinstance(pairs, DeltaPairs):
-            row = integers(seed, Purpose.POSITIVE, steps, batch, len(index.changes)).numpy()
-            change = index.changes[row]
-        else:
-            noise = normals(seed, Purpose.POSITIVE, steps, batch * width).numpy()
-            change = pairs.sd * noise.reshape(len(steps), batch, width)
-        query = _wrap(index.labels[places] + change, index.periods)
-        nearest = _nearest(index, query.reshape(-1, width), tie.reshape(-1))
-        chosen = nearest.reshape(places.shape)
-    return torch.from_numpy(table.anchors[chosen])
-
-
-def _nearest(
-    index: _Nearest, query: NDArray[np.float64], tie: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """An anchor of nearest label for each query row, evenly among those that share it."""
-    if index.tree is not None:
-        group = np.asarray(index.tree.query(query, workers=-1)[1], dtype=np.int64)
-        return _pick(index.members, index.first, group, tie)
-    values, q, period = index.distinct[:, 0], query[:, 0], float(index.periods[0])
-    n = len(values)
-    right: NDArray[np.int64] = np.asarray(np.searchsorted(values, q), dtype=np.int64)
-    if period:
-        left, right = (right - 1) % n, right % n
-        below = np.mod(q - values[left], period)
-        above = np.mod(values[right] - q, period)
-    else:
-        left, right = np.maximum(right - 1, 0), np.minimum(right, n - 1)
-        below, above = np.abs(q - values[left]), np.abs(values[right] - q)
-    # Two labels equally far are one tie: their samples are equally likely.
-    size = np.diff(index.first)
-    both = size[left] + np.where(left == right, 0, size[right])
-    even = np.isclose(below, above, rtol=1e-9, atol=1e-12)
-    take_left = np.where(even, tie * both < size[left], below < above)
-    rest = np.where(take_left, tie * both, tie * both - size[left]) / np.where(
-        take_left, size[left], size[right]
-    )
-    u = np.where(even & (left != right), np.clip(rest, 0, np.nextafter(1, 0)), tie)
-    return _pick(index.members, index.first, np.asarray(np.where(take_left, left, right)), u)
-
-
-def centres_of(groups: Sequence[Segments], places: Tensor) -> Tensor:
-    """The centre behind each place in the flat list: the slow way back, for tests and judging.
-
-    Parameters
-    ----------
-    groups : sequence of Segments
-    places : int64 tensor, shape (S, n)
-
-    Returns
-    -------
-    int64 tensor, shape (S, n)
-    """
-    flat = torch.cat(
-        [
-            (g.start[:, None, :] + torch.arange(g.outputs)[:, None]).reshape(len(g.start), -1)
-            for g in groups
-        ],
-        dim=1,
-    )
-    return flat.gather(1, places)

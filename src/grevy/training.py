@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .drawing import Draw, draw
 from .encoders import encode, initial_weights
 from .errors import ConfigError, DivergedError
 from .losses import bits_above_chance, info_nce
@@ -31,7 +32,7 @@ from .model import (
     fingerprint,
     latent_slices,
 )
-from .pairs import Draw, PairTable, draw, prepare
+from .pairs import PairTable, prepare
 from .recording import Recording
 from .windows import dense_rows, within
 
