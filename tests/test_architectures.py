@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 import twins
+from grevy.draws import Purpose, uniforms
 from grevy.encoders import (
     ARCHITECTURES,
     Encoder,
@@ -243,6 +244,10 @@ def test_first_weights_never_change_and_sessions_have_their_own(name: str, diges
     found = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights)).hexdigest()
     assert found[:16] == digest
     sessions = [initial_weights(spec, 4, 12345, session=s) for s in range(3)]
+    kernel, inputs, outputs = layer_shapes(spec, 4)[0]
+    u = uniforms(12345, Purpose.WEIGHTS + 512, torch.tensor([0]), kernel * inputs * outputs)
+    expected = (2 * u - 1).reshape(kernel, inputs, outputs) / (kernel * inputs) ** 0.5
+    assert torch.equal(sessions[2][0], expected.float())
     assert all(torch.equal(a, b) for a, b in zip(weights, sessions[0], strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(sessions[1], sessions[2], strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(weights, sessions[1], strict=True))
@@ -364,10 +369,15 @@ def test_every_parameter_matters_and_all_is_finite(name: str) -> None:
     nothing = [torch.zeros_like(w).requires_grad_() for w in weights]
     z = encode(spec, nothing, x)
     assert all(bool(torch.isfinite(g).all()) for g in torch.autograd.grad(z.sum(), nothing))
-    squash = ARCHITECTURES[name].squash
-    if isinstance(squash, tuple):
-        large = encode(spec, [w.detach() * 40 for w in weights], x)
-        assert (float(large.min()), float(large.max())) == squash
+    large = encode(spec, [w.detach() * 40 for w in weights], x)
+    if clip := re.search(r"clip-(\d+)-(\d+)", name):
+        assert (float(large.min()), float(large.max())) == (-int(clip[1]), int(clip[2]))
+    elif name.endswith("tanh"):
+        assert float(large.abs().max()) == pytest.approx(1)
+    elif "supervised" in name:
+        assert float(large.min()) == 0
+    elif "mse" not in name:
+        torch.testing.assert_close(large.norm(dim=-1), torch.ones(1).double().expand(1, 13, 4))
 
 
 # --- Dropout -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from .windows import ReceptiveField
 __all__ = ["ModuleSpec", "encode_windows", "module_spec", "module_weights"]
 
 # `functional_call` puts other weights into the module for as long as its forward pass lasts, and
-# runs that train in several threads share one module.
+# runs that train in several threads share one module: nobody may read it meanwhile.
 _SWAPPING = threading.Lock()
 
 
@@ -52,7 +52,7 @@ class ModuleSpec:
                 raise ConfigError(
                     f"an encoder must depend on its weights alone; '{name or 'the module'}' "
                     f"({type(part).__name__}) of {self.architecture} keeps running statistics "
-                    f"that training would change. Use track_running_stats=False or LayerNorm."
+                    f"that training would change. Use LayerNorm or GroupNorm."
                 )
 
     @property
@@ -116,21 +116,25 @@ def module_weights(spec: ModuleSpec, n_channels: int) -> list[Tensor]:
     ------
     ConfigError
         If it does not take windows of `n_channels`, gives something other than latents, draws
-        random numbers (no seed of grevy's governs them), or changes its buffers.
+        random numbers (no seed of grevy's governs them), changes its buffers, or mixes windows.
     """
-    trial = copy.deepcopy(spec.module).float().cpu().train()
+    with _SWAPPING:
+        trial = copy.deepcopy(spec.module).float().cpu().train()
+        weights = [p.detach().to("cpu", torch.float32).clone() for _, p in _trainable(spec)]
+    if not weights:
+        raise ConfigError(f"an encoder must have weights to train; {spec.architecture} has none.")
     before = copy.deepcopy(dict(trial.named_buffers()))
-    window = torch.linspace(-1, 1, 2 * n_channels * len(spec.field))
-    window = window.sin().reshape(2, n_channels, len(spec.field))
+    windows = torch.linspace(-1, 1, 3 * n_channels * len(spec.field)).mul(99).sin()
+    windows = windows.reshape(3, n_channels, len(spec.field))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            first, again = trial(window), trial(window)
+            first, again, fewer = trial(windows), trial(windows), trial(windows[:2])
         except Exception as error:  # it is somebody's own code
             raise ConfigError(
                 f"a module must take windows of shape (windows, {n_channels}, {len(spec.field)}); "
                 f"{spec.architecture} says: {error}."
             ) from error
-    _check_output(spec, first, 2)
+    _check_output(spec, first, 3)
     changed = [name for name, b in trial.named_buffers() if not torch.equal(b, before[name])]
     if changed:
         raise ConfigError(
@@ -142,9 +146,11 @@ def module_weights(spec: ModuleSpec, n_channels: int) -> list[Tensor]:
             f"an encoder must give the same output for the same window; {spec.architecture} draws "
             f"random numbers, which `random_state` cannot repeat. Leave its dropout out."
         )
-    weights = [p.detach().to("cpu", torch.float32).clone() for _, p in _trainable(spec)]
-    if not weights:
-        raise ConfigError(f"an encoder must have weights to train; {spec.architecture} has none.")
+    if not torch.allclose(first[:2], fewer, rtol=1e-3, atol=1e-4):
+        raise ConfigError(
+            f"an encoder must see each window alone; in {spec.architecture} it matters which "
+            f"others are in the batch. Use LayerNorm or GroupNorm for batch normalisation."
+        )
     return weights
 
 
@@ -152,18 +158,17 @@ def encode_windows(spec: ModuleSpec, weights: Sequence[Tensor], x: Tensor) -> Te
     """Run the module on every window, once for each of G runs; shapes are those of `encode`."""
     runs, time, n, channels = x.shape
     outputs = time - len(spec.field) + 1
-    names = [name for name, _ in _trainable(spec)]
-    fixed: dict[str, Tensor] = {
-        name: value.to(x.device)
-        for name, value in (*spec.module.named_parameters(), *spec.module.named_buffers())
-        if name not in names
-    }
     parts = []
     for g in range(runs):
         windows = x[g].unfold(0, len(spec.field), 1).reshape(-1, channels, len(spec.field))
-        own = dict(zip(names, (w[g] for w in weights), strict=True))
         with _SWAPPING:
-            z = functional_call(spec.module, {**fixed, **own}, (windows,))
+            values: dict[str, Tensor] = {
+                name: value.to(x.device)
+                for name, value in (*spec.module.named_parameters(), *spec.module.named_buffers())
+            }
+            names = [name for name, _ in _trainable(spec)]
+            values |= zip(names, (w[g] for w in weights), strict=True)
+            z = functional_call(spec.module, values, (windows,))
         parts.append(_check_output(spec, z, outputs * n).reshape(outputs, n, spec.latents))
     return torch.stack(parts)
 

@@ -288,9 +288,8 @@ def encode(
             f"a segment must hold a window of {len(spec.field)} samples ({spec.architecture}); "
             f"found {x.shape[1]}."
         )
-    places = len(dropouts(spec))
-    if kept is not None and len(kept) != places:
-        raise ConfigError(f"{spec.architecture} drops at {places} places; found {len(kept)} masks.")
+    if kept is not None and len(kept) != (n := len(dropouts(spec))):
+        raise ConfigError(f"{spec.architecture} drops at {n} places; found {len(kept)} masks.")
     if isinstance(spec, ModuleSpec):
         return encode_windows(spec, weights, x)
     masks = iter(kept or ())
@@ -490,12 +489,11 @@ class Encoder(nn.Module):
             )
         weights = [self.get_parameter(name) for name in cebra_names(self.spec)]
         runs = [_turned(w)[None] for w in weights]
-        kept = None
-        if self.training:
-            kept = [
-                (torch.rand(1, len(x), width, device=x.device) >= rate).to(x.dtype) / (1 - rate)
-                for rate, width in dropouts(self.spec)
-            ]
-        z = encode(self.spec, runs, x.permute(2, 0, 1)[None].contiguous(), kept=kept, dense=False)
+        kept = [
+            (torch.rand(1, len(x), width, device=x.device) >= rate).to(x.dtype) / (1 - rate)
+            for rate, width in (dropouts(self.spec) if self.training else ())
+        ]
+        time_first = x.permute(2, 0, 1)[None].contiguous()
+        z = encode(self.spec, runs, time_first, kept=kept or None, dense=False)
         z = z[0].permute(1, 2, 0)
         return z[..., 0] if z.shape[-1] == 1 else z
