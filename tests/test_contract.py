@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from grevy.encoders import ARCHITECTURES, EncoderSpec
+from grevy.encoders import EncoderSpec
 from grevy.model import TrainConfig, embed, held_out_bits
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.recording import Label, Recording, make_recording
@@ -25,6 +25,7 @@ KINDS: dict[str, Pairs] = {
     "balanced": ClassPairs("quadrant", balanced=True),
     "hybrid": HybridPairs(DeltaPairs(("angle",), 3), TimePairs((3,))),
 }
+ARCHITECTURES = ("offset1-model", "offset5-model", "offset10-model")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: not run")
 
 

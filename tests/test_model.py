@@ -11,7 +11,7 @@ import torch
 
 import twins
 from grevy import model
-from grevy.encoders import ARCHITECTURES, EncoderSpec, encode, initial_weights
+from grevy.encoders import EncoderSpec, encode, initial_weights
 from grevy.errors import ConfigError, DataError
 from grevy.model import (
     Run,
@@ -46,7 +46,7 @@ def untrained(
     return Run(config, weights, mean, sd, np.zeros((1, 2), dtype=np.float32))
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", ["offset1-model", "offset10-model", "offset5-model"])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_embedding_is_the_windows_one_by_one(name: str, scaled: bool) -> None:
     rec = twins.noise(80, 5, epochs=EPOCHS)

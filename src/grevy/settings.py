@@ -101,11 +101,8 @@ class RunConfig:
             raise ConfigError(f"decay_s must not be negative; found {self.decay_s}.")
         if self.pairs != "time" and not self.labels:
             raise ConfigError(f"{self.pairs} pairs need a label to learn from. Name one: --label.")
-        if self.architecture and self.architecture not in ARCHITECTURES:
-            raise ConfigError(
-                f"architecture must be one of {', '.join(ARCHITECTURES)}; "
-                f"found '{self.architecture}'."
-            )
+        if self.architecture:
+            EncoderSpec(self.architecture)  # refuses an unknown name, with the nearest ones
         for name in ("latents", "hidden", "learning_rate", "temperature"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} must name at least one value; found none.")
@@ -114,6 +111,8 @@ class RunConfig:
 
 
 _ADAPTER = TypeAdapter(RunConfig)
+_BY_WINDOW = ("offset1-model", "offset5-model", "offset10-model")
+"""The architectures that `window_s` chooses from."""
 
 
 def read_config(values: Mapping[str, Any]) -> RunConfig:
@@ -181,8 +180,8 @@ def settle(recording: Recording, config: RunConfig) -> RunConfig:
     """The settings with what the recording decides put in: the architecture and the bin width."""
     rate = recording.rate_hz
     fitting = min(
-        ARCHITECTURES,
-        key=lambda a: abs(math.log(len(ARCHITECTURES[a][1]) / rate / config.window_s)),
+        _BY_WINDOW,
+        key=lambda a: abs(math.log(len(ARCHITECTURES[a].field) / rate / config.window_s)),
     )
     binned = recording.activity_unit == "spikes/bin"
     return replace(
@@ -214,7 +213,7 @@ def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[
     """
     rate = recording.rate_hz
     name = settle(recording, config).architecture
-    window = len(ARCHITECTURES[name][1])
+    window = len(ARCHITECTURES[name].field)
     offset = max(1, round(config.offset_s * rate))
     base = TrainConfig(
         pairs=_pairs(recording, config, offset),
