@@ -245,7 +245,7 @@ def _name_latents(ax: Any, order: Sequence[int]) -> None:
     """Names of the axes, few ticks, and in three dimensions no panes."""
     for letter, i in zip("xyz", order, strict=False):
         getattr(ax, f"set_{letter}label")(f"latent {i}")
-        getattr(ax, f"{letter}axis").set_major_locator(MaxNLocator(4))
+        getattr(ax, f"{letter}axis").set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if ax.name != "3d":
         return
     ax.grid(False)
