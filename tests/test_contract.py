@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
-from grevy.model import TrainConfig, embed, held_out_bits
+from grevy.model import embed, held_out_bits
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.recording import Label, Recording, make_recording
 from grevy.training import train
@@ -57,7 +58,10 @@ def test_it_trains_every_weight_and_embeds_every_sample(kind: str, architecture:
     recording, config = turning(), config_of(kind, architecture)
     first = train([recording], [replace(config, n_steps=1)])[0]
     run = train([recording], [config])[0]
-    assert all((a != b).any() for a, b in zip(first.weights, run.weights, strict=True))
+    assert all(
+        (a != b).any()
+        for a, b in zip(first.sessions[0].weights, run.sessions[0].weights, strict=True)
+    )
     embedding = embed(run, recording)
     assert embedding.values.shape == (1500, 4)
     assert list(embedding.samples) == list(range(1500))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grevy.config import TrainConfig
 from grevy.decode import Target
 from grevy.encoders import EncoderSpec
 from grevy.evaluate import (
@@ -23,7 +24,7 @@ from grevy.evaluate import (
     relative_error,
     scores,
 )
-from grevy.model import TrainConfig, embed
+from grevy.model import embed
 from grevy.recording import Label, Recording, make_recording
 from grevy.splits import block_plan, choosing_spans, repeat_plan, training_spans
 from grevy.training import train

@@ -11,18 +11,17 @@ import torch
 
 import twins
 from grevy import model
+from grevy.config import TrainConfig, latent_slices, run_hash
 from grevy.encoders import EncoderSpec, encode, initial_weights
 from grevy.errors import ConfigError, DataError
 from grevy.model import (
     Run,
-    TrainConfig,
+    SessionEncoder,
     choose_device,
     effective_weights,
     embed,
     fingerprint,
     held_out_bits,
-    latent_slices,
-    run_hash,
 )
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, TimePairs, prepare
 from grevy.recording import Label, Recording, make_recording, restrict
@@ -43,7 +42,8 @@ def untrained(
     if scaled:
         mean, sd = torch.linspace(-2, 3, channels), torch.linspace(0.5, 4, channels)
     weights = tuple(initial_weights(spec, channels, 1))
-    return Run(config, weights, mean, sd, np.zeros((1, 2), dtype=np.float32))
+    losses, warmth = np.zeros((1, 1, 2), np.float32), np.ones(1, np.float32)
+    return Run(config, (SessionEncoder(weights, mean, sd),), losses, warmth, config.temperature)
 
 
 @pytest.mark.parametrize("name", ["offset1-model", "offset10-model", "offset5-model"])
@@ -53,7 +53,7 @@ def test_embedding_is_the_windows_one_by_one(name: str, scaled: bool) -> None:
     run = untrained(name, scaled=scaled)
     spec = run.config.encoder
     module = twins.encoder(name, 5, 8, 3)
-    twins.set_weights(module, run.weights)
+    twins.set_weights(module, run.sessions[0].weights)
     found = embed(run, rec, device="cpu")
     assert found.values.dtype == np.float32
     assert found.samples.tolist() == [i for a, b in EPOCHS for i in range(a, b)]
@@ -61,7 +61,7 @@ def test_embedding_is_the_windows_one_by_one(name: str, scaled: bool) -> None:
     for span in EPOCHS:
         for i in range(*span):
             window, replicated = twins.edge_window(rec.activity, i, span, spec.field)
-            x = (torch.from_numpy(window) - run.mean) / run.sd
+            x = (torch.from_numpy(window) - run.sessions[0].mean) / run.sessions[0].sd
             expected = module(x.T[None]).detach().numpy()[0]
             np.testing.assert_allclose(found.values[row], expected, atol=2e-6)
             assert bool(found.padded[row]) == replicated
@@ -126,13 +126,21 @@ def test_effective_weights_are_scaling_before_the_first_layer() -> None:
     run = untrained("offset5-model", scaled=True)
     x = torch.randn(1, 12, 4, 5, generator=torch.Generator().manual_seed(0))
     spec = run.config.encoder
-    folded = effective_weights(list(run.weights), run.mean, run.sd)
+    folded = effective_weights(
+        list(run.sessions[0].weights), run.sessions[0].mean, run.sessions[0].sd
+    )
     found = encode(spec, [w[None] for w in folded], x)
-    expected = encode(spec, [w[None] for w in run.weights], (x - run.mean) / run.sd)
+    expected = encode(
+        spec,
+        [w[None] for w in run.sessions[0].weights],
+        (x - run.sessions[0].mean) / run.sessions[0].sd,
+    )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    stack = [torch.stack([w, 2 * w]) for w in run.weights]
+    stack = [torch.stack([w, 2 * w]) for w in own.weights]
     both = effective_weights(
-        stack, torch.stack([run.mean, run.mean]), torch.stack([run.sd, 2 * run.sd])
+        stack,
+        torch.stack([run.sessions[0].mean, run.sessions[0].mean]),
+        torch.stack([run.sessions[0].sd, 2 * run.sessions[0].sd]),
     )
     torch.testing.assert_close(both[0][0], folded[0])
     torch.testing.assert_close(both[0][1], folded[0])
@@ -190,7 +198,7 @@ def test_held_out_bits_see_only_the_spans() -> None:
 
 def test_an_encoder_that_says_the_same_of_everything_has_no_bits() -> None:
     run = untrained()
-    constant = tuple(torch.zeros_like(w) if w.ndim == 3 else w for w in run.weights)
+    constant = tuple(torch.zeros_like(w) if w.ndim == 3 else w for w in run.sessions[0].weights)
     rec = twins.noise(500, 5)
     found = held_out_bits(replace(run, weights=constant), rec, rec.epochs, n=512, rounds=2)
     assert found == pytest.approx(0, abs=1e-4)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import twins
+from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
-from grevy.model import TrainConfig, embed, held_out_bits
+from grevy.model import embed, held_out_bits
 from grevy.pairs import NearPairs, Pairs, TimePairs
 from grevy.recording import Label, Recording
 from grevy.training import train

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.errors import ConfigError
 from grevy.evaluate import frame_problem
-from grevy.model import TrainConfig
 from grevy.pairs import DeltaPairs, HybridPairs, TimePairs
 from grevy.search import choose, expand
 from grevy.splits import repeat_plan

@@ -20,9 +20,10 @@ from safetensors.torch import save as save_tensors
 
 import twins
 from grevy.atomic import write_atomic
+from grevy.config import TrainConfig, run_hash
 from grevy.encoders import EncoderSpec
 from grevy.errors import FormatError
-from grevy.model import Run, TrainConfig, embed, run_hash
+from grevy.model import Run, embed
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.store import FORMAT_VERSION, load, save
 from grevy.training import train
@@ -68,10 +69,10 @@ def test_round_trip_is_bit_equal(run: Run, tmp_path: Path) -> None:
     assert found.config == run.config
     assert run_hash(found.config, "", "cpu") == run_hash(run.config, "", "cpu")
     assert found.recording_hash == run.recording_hash
-    for a, b in zip(found.weights, run.weights, strict=True):
+    for a, b in zip(found.sessions[0].weights, run.sessions[0].weights, strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(found.mean, run.mean)
-    assert torch.equal(found.sd, run.sd)
+    assert torch.equal(found.mean, run.sessions[0].mean)
+    assert torch.equal(found.sd, run.sessions[0].sd)
     assert np.array_equal(found.history, run.history)
     assert found.history.dtype == np.float32
     rec = twins.noise(50, 4, seed=1)
@@ -221,7 +222,7 @@ def test_no_change_of_a_byte_raises_anything_else(
         found = load(tmp_path / "m")
     except FormatError:
         return
-    assert all(bool(torch.isfinite(w).all()) for w in found.weights)
+    assert all(bool(torch.isfinite(w).all()) for w in found.sessions[0].weights)
 
 
 class Bomb:

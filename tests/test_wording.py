@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
-from grevy.model import TrainConfig
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.results import Difference, Score, SessionSummary
 from grevy.splits import Plan

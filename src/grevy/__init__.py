@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .config import TrainConfig
     from .encoders import EncoderSpec
     from .errors import (
         ConfigError,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         UnsafeFileError,
     )
     from .losses import InfoNCE, info_nce
-    from .model import Embedding, Run, TrainConfig, embed, held_out_bits
+    from .model import Embedding, Run, embed, held_out_bits
     from .nwb import describe, read
     from .pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, TimePairs
     from .pipeline import run
@@ -66,7 +67,7 @@ _HOME = {
     "RunConfig": "settings",
     "StimulusTrack": "recording",
     "TimePairs": "pairs",
-    "TrainConfig": "model",
+    "TrainConfig": "config",
     "UnsafeFileError": "errors",
     "describe": "nwb",
     "embed": "model",

@@ -37,7 +37,7 @@ from .pairs import (
 )
 from .pairs import parts as parts_of
 
-__all__ = ["Draw", "Segments", "centres_of", "draw"]
+__all__ = ["Draw", "Segments", "centres_of", "draw", "rows_of"]
 
 SESSION = 256
 """A session's own streams are those of its purposes plus this times its number."""
@@ -436,3 +436,21 @@ def centres_of(groups: Sequence[Segments], places: Tensor) -> Tensor:
         dim=1,
     )
     return flat.gather(1, places)
+
+
+def rows_of(groups: Sequence[Segments], lookup: Sequence[NDArray[np.int64]]) -> Tensor:
+    """What stands in a list for each entry of the flat list, (S, entries): for judging.
+
+    Parameters
+    ----------
+    groups : sequence of Segments
+    lookup : sequence of arrays of int64, shape (T,)
+        For each session the place of every sample in that list.
+    """
+    found = []
+    for g in groups:
+        centres = g.start[:, None, :] + torch.arange(g.outputs)[:, None]
+        # Windows behind the last sample are laid out and never asked for.
+        inside = centres.reshape(len(g.start), -1).clamp(max=len(lookup[g.session]) - 1)
+        found.append(torch.from_numpy(lookup[g.session])[inside])
+    return torch.cat(found, dim=1)

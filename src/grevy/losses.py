@@ -67,16 +67,15 @@ def info_nce(
     sharpness = (1 / given).expand(reference.shape[:-2])[..., None]
     if distance == "cosine":
         pos = -(sharpness * (reference * positive).sum(-1)).mean(-1)
-        neg = _log_sum_exp(sharpness[..., None] * reference, negative, None).mean(-1)
+        neg = _mean_log_sum_exp(sharpness[..., None] * reference, negative, None)
     else:
         # -|r - n|^2 = 2 r.n - |n|^2 - |r|^2 about a common centre, so that little cancels.
         centre = negative.mean(dim=-2, keepdim=True).detach()
         r, n = reference - centre, negative - centre
         pos = (sharpness * (reference - positive).square().sum(-1)).mean(-1)
-        others = _log_sum_exp(
-            2 * sharpness[..., None] * r, n, -sharpness * n.square().sum(-1)
-        ) - sharpness * r.square().sum(-1)
-        neg = others.mean(-1)
+        far = -sharpness * n.square().sum(-1)
+        near = (sharpness * r.square().sum(-1)).mean(-1)
+        neg = _mean_log_sum_exp(2 * sharpness[..., None] * r, n, far) - near
     return InfoNCE(pos, neg, pos + neg)
 
 
@@ -84,13 +83,11 @@ _ROOM = 2**22
 """Similarities held at once."""
 
 
-class _LogSumExp(torch.autograd.Function):
-    """log sum_n exp(a_i . b_n + c_n) for every i, with its gradient found in the same pass.
+class _MeanLogSumExp(torch.autograd.Function):
+    """Mean over i of log sum_n exp(a_i . b_n + c_n), with its gradient found in the same pass.
 
-    a (G, B, D), b (G, N, D), c (G, N) or None -> (G, B). The softmax weights that the gradient
-    needs are at hand while the sum is taken, and are then forgotten: what is kept for the backward
-    pass is d/da (G, B, D), and for b and c their sums as weighted by the incoming gradient, which
-    is taken to be one number a run (the caller averages over i).
+    a (G, B, D), b (G, N, D), c (G, N) or None -> (G,). The softmax weights that the gradient
+    needs are at hand while the sum is taken, and are then forgotten.
     """
 
     @staticmethod
@@ -99,8 +96,7 @@ class _LogSumExp(torch.autograd.Function):
         rows = max(1, _ROOM // max(1, runs * b.shape[1]))
         needed = any(ctx.needs_input_grad)
         values = a.new_empty(runs, n_rows)
-        to_a = torch.empty_like(a)
-        to_b = torch.zeros_like(b)
+        to_a, to_b = torch.empty_like(a), torch.zeros_like(b)
         to_c = None if c is None else torch.zeros_like(c)
         for i in range(0, n_rows, rows):
             some = a[:, i : i + rows]
@@ -113,34 +109,34 @@ class _LogSumExp(torch.autograd.Function):
             total = x.sum(dim=-1, keepdim=True)
             values[:, i : i + rows] = (total.log() + top)[..., 0]
             if needed:
-                x /= total
+                x /= total * n_rows
                 to_a[:, i : i + rows] = torch.bmm(x, b)
                 to_b.baddbmm_(x.transpose(1, 2), some)
                 if to_c is not None:
                     to_c += x.sum(dim=1)
         ctx.save_for_backward(to_a, to_b, to_c)
-        return values
+        return values.mean(dim=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         to_a, to_b, to_c = ctx.saved_tensors
-        each = gradients[0][:, :1]
+        run = gradients[0]
         return (
-            to_a * each[..., None],
-            to_b * each[..., None],
-            None if to_c is None else to_c * each,
+            to_a * run[:, None, None],
+            to_b * run[:, None, None],
+            None if to_c is None else to_c * run[:, None],
         )
 
 
-def _log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
-    """`_LogSumExp` for any leading axes; the caller must average over the second last axis."""
+def _mean_log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    """`_MeanLogSumExp` for any leading axes."""
     lead = a.shape[:-2]
-    flat = _LogSumExp.apply(  # type: ignore[no-untyped-call]
+    flat = _MeanLogSumExp.apply(  # type: ignore[no-untyped-call]
         a.reshape(-1, *a.shape[-2:]),
         b.expand(*lead, *b.shape[-2:]).reshape(-1, *b.shape[-2:]),
         None if c is None else c.reshape(-1, c.shape[-1]),
     )
-    return flat.reshape(a.shape[:-1])  # type: ignore[no-any-return]
+    return flat.reshape(lead)  # type: ignore[no-any-return]
 
 
 def bits_above_chance(total: float, n_negatives: int) -> float:

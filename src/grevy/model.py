@@ -3,133 +3,78 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .drawing import centres_of, draw
+from .config import TrainConfig, latent_slices
+from .drawing import draw, rows_of
 from .draws import Purpose
-from .encoders import EncoderSpec, encode
+from .encoders import encode
 from .errors import ConfigError, DataError
 from .losses import bits_above_chance, info_nce
-from .pairs import HybridPairs, Pairs, TimePairs, prepare
+from .pairs import prepare_sessions
 from .recording import Recording
 from .windows import Spans, padded_rows
 
 __all__ = [
     "Embedding",
+    "OptimiserState",
     "Run",
-    "TrainConfig",
+    "SessionEncoder",
     "activity_tensor",
     "choose_device",
     "effective_weights",
     "embed",
     "fingerprint",
     "held_out_bits",
-    "latent_slices",
-    "plain_number",
-    "run_hash",
+    "held_out_loss",
 ]
 
 _CHUNK = 4096
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that a run's weights depend on, besides the recording and the device type.
+@dataclass(frozen=True, eq=False)
+class SessionEncoder:
+    """The encoder of one session.
 
     Attributes
     ----------
-    pairs : Pairs
-        Which samples are alike.
-    encoder : EncoderSpec
-    temperature : float
-        Of the InfoNCE loss.
-    learning_rate : float
-        Adam's, with betas (0.9, 0.999) and eps 1e-8.
-    batch_size : int
-        References a step, each with one positive.
-    n_negatives : int
-        Negatives a step, shared by all references.
-    n_steps : int
-    seed : int
-        Weights, references, positives and negatives are pure functions of it.
-    block : int
-        Neighbouring references drawn together; 1 draws independently.
-    scale : {"none", "zscore"}
-        "zscore" centres and scales each channel by its mean and sd over `train_on`.
-    train_on : tuple of (start, stop), or None
-        Stretches of samples to train on, in order; None means every epoch. Windows and pairs
-        cross neither their borders nor those of the epochs.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is outside its allowed values.
+    weights : tuple of float32 tensors on the CPU
+        For each layer a weight (kernel, inputs, outputs) and a bias (outputs,); for a custom
+        module its trainable parameters.
+    mean, sd : float32 tensors, shape (C,)
+        Scaling of the channels that the weights expect (zeros and ones for `scale="none"`).
     """
 
-    pairs: Pairs = field(default_factory=TimePairs)
-    encoder: EncoderSpec = field(default_factory=EncoderSpec)
-    temperature: float = 1.0
-    learning_rate: float = 3e-4
-    batch_size: int = 512
-    n_negatives: int = 512
-    n_steps: int = 1000
-    seed: int = 0
-    block: int = 32
-    scale: Literal["none", "zscore"] = "none"
-    train_on: tuple[tuple[int, int], ...] | None = None
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    weights: tuple[Tensor, ...]
+    mean: Tensor
+    sd: Tensor
 
-    def __post_init__(self) -> None:
-        # Numbers become python's own, so that equal configurations have equal hashes (1 is 1.0).
-        for name in ("batch_size", "n_negatives", "block", "n_steps", "seed"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer):
-                raise ConfigError(f"{name} must be a whole number; found {value!r}.")
-            if name != "seed" and value < 1:
-                raise ConfigError(f"{name} must be at least 1; found {value}.")
-            object.__setattr__(self, name, int(value))
-        for name in ("temperature", "learning_rate"):
-            value = getattr(self, name)
-            if not value > 0 or not np.isfinite(value):
-                raise ConfigError(f"{name} must be a positive number; found {value}.")
-            object.__setattr__(self, name, float(value))
-        if self.scale not in ("none", "zscore"):
-            raise ConfigError(f"scale must be 'none' or 'zscore'; found '{self.scale}'.")
-        if self.train_on is not None:
-            object.__setattr__(self, "train_on", _stretches(self.train_on))
-        if isinstance(self.pairs, HybridPairs):
-            few, many = self.pairs.behavior_latents, self.encoder.latents
-            if few > many:
-                raise ConfigError(
-                    f"hybrid pairs judge behavior on the first {few} latents; found {many} latents."
-                )
+    @property
+    def n_channels(self) -> int:
+        """Channels that the encoder takes."""
+        return int(self.mean.shape[0])
 
 
-def _stretches(train_on: Any) -> tuple[tuple[int, int], ...]:
-    """Spans in order as tuples of python's integers, or an error."""
-    spans = np.asarray(train_on)
-    edges = spans.reshape(-1)
-    if len(edges) and (
-        spans.ndim != 2
-        or spans.shape[1] != 2
-        or spans.dtype.kind not in "iu"
-        or edges[0] < 0
-        or (spans[:, 0] >= spans[:, 1]).any()
-        or (spans[1:, 0] < spans[:-1, 1]).any()
-    ):
-        raise ConfigError(
-            f"train_on must hold [start, stop) pairs of sample numbers in order, without overlap; "
-            f"found {str(train_on)[:80]}."
-        )
-    return tuple((int(a), int(b)) for a, b in spans.reshape(-1, 2))
+@dataclass(frozen=True, eq=False)
+class OptimiserState:
+    """Adam's moving averages, one row of P numbers each, to go on from; `trained` says of what.
+
+    Attributes
+    ----------
+    momentum, square, largest : float32 tensors, shape (P,)
+        `largest` is empty without amsgrad.
+    """
+
+    momentum: Tensor
+    square: Tensor
+    largest: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,27 +84,52 @@ class Run:
     Attributes
     ----------
     config : TrainConfig
-    weights : tuple of float32 tensors on the CPU
-        For each layer a weight (kernel, inputs, outputs) and a bias (outputs,).
-    mean, sd : float32 tensors, shape (C,)
-        Scaling of the channels that the weights expect (zeros and ones for `scale="none"`).
-    history : array of float32, shape (n_steps, 2)
-        Positive and negative part of the loss at every step, in nats.
+    sessions : tuple of SessionEncoder
+    losses : array of float32, shape (n_steps, n_terms, 2)
+        Positive and negative part of every term of the loss at every step, in nats. One term, or
+        for hybrid pairs behaviour and time.
+    temperatures : array of float32, shape (n_steps,)
+        That the loss of each step was taken with.
+    temperature : float
+        At the end.
+    state : OptimiserState or None
+        To continue training.
+    n_negatives : int
+        That every reference was compared with, of all sessions.
     recording_hash : str
-        Fingerprint of the recording it was trained on.
+        Fingerprint of the recordings it was trained on.
+    parent : str
+        Fingerprint of the run that it continues or adapts, "" where there is none.
     """
 
     config: TrainConfig
-    weights: tuple[Tensor, ...]
-    mean: Tensor
-    sd: Tensor
-    history: NDArray[np.float32]
+    sessions: tuple[SessionEncoder, ...]
+    losses: NDArray[np.float32]
+    temperatures: NDArray[np.float32]
+    temperature: float
+    state: OptimiserState | None = None
+    n_negatives: int = 0
     recording_hash: str = ""
+    parent: str = ""
+
+    @property
+    def history(self) -> NDArray[np.float32]:
+        """Positive and negative part of the loss at every step, in nats, shape (n_steps, 2)."""
+        return np.asarray(self.losses.sum(axis=1))
 
     @property
     def n_channels(self) -> int:
-        """Channels that the encoder takes."""
-        return int(self.weights[0].shape[1])
+        """Channels that the encoder of the first session takes."""
+        return self.sessions[0].n_channels
+
+    @property
+    def digest(self) -> str:
+        """A hash of all weights, 16 hex digits."""
+        digest = hashlib.sha256()
+        for session in self.sessions:
+            for tensor in (*session.weights, session.mean, session.sd):
+                digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,21 +185,6 @@ def fingerprint(recording: Recording) -> str:
     return digest.hexdigest()[:16]
 
 
-def run_hash(config: TrainConfig, recording_hash: str, device_type: str) -> str:
-    """The name of a run: equal configuration, recording and device type give equal weights."""
-    text = json.dumps(
-        [asdict(config), recording_hash, device_type], sort_keys=True, default=plain_number
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain_number(value: object) -> object:
-    """A numpy number as python's own, for `json.dumps(default=...)`."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} has no place in a configuration.")
-
-
 def activity_tensor(recording: Recording) -> Tensor:
     """Activity as a tensor that shares its memory; nothing here ever writes to it."""
     with warnings.catch_warnings():
@@ -237,10 +192,10 @@ def activity_tensor(recording: Recording) -> Tensor:
         return torch.from_numpy(recording.activity)
 
 
-def effective_weights(
-    weights: tuple[Tensor, ...] | list[Tensor], mean: Tensor, sd: Tensor
-) -> list[Tensor]:
+def effective_weights(weights: Sequence[Tensor], mean: Tensor, sd: Tensor) -> list[Tensor]:
     """Fold the scaling of the channels into the first layer, for one run or a stack of G.
+
+    Only for encoders that allow it (`spec.folds`).
 
     Parameters
     ----------
@@ -254,7 +209,14 @@ def effective_weights(
 
 @torch.no_grad()
 def embed(
-    run: Run, recording: Recording, *, spans: Spans | None = None, device: str = "auto"
+    run: Run,
+    recording: Recording,
+    *,
+    spans: Spans | None = None,
+    session: int = 0,
+    pad: bool = True,
+    dense: bool = False,
+    device: str = "auto",
 ) -> Embedding:
     """Latents of every sample of some spans, each span seen alone.
 
@@ -266,6 +228,12 @@ def embed(
     spans : array of int64, shape (E, 2), optional
         Stretches to embed; the epochs of the recording where absent. A window never leaves its
         span: at the edges the first or last sample is replicated and the row marked `padded`.
+    session : int
+        Whose encoder, for a run of several sessions.
+    pad : bool
+        False leaves out the samples without a whole window.
+    dense : bool
+        For an architecture that resamples: every sample, as in training, not every `factor`-th.
     device : str
 
     Returns
@@ -276,39 +244,94 @@ def embed(
     ------
     DataError
         If the number of channels differs, or a span reaches outside the recording.
+    ConfigError
+        If the run has no such session.
     """
-    if recording.n_channels != run.n_channels:
+    if not 0 <= session < len(run.sessions):
+        raise ConfigError(f"the model has sessions 0 to {len(run.sessions) - 1}; found {session}.")
+    encoder = run.sessions[session]
+    if recording.n_channels != encoder.n_channels:
         raise DataError(
-            f"the model takes {run.n_channels} channels; the recording "
+            f"the model takes {encoder.n_channels} channels; the recording "
             f"'{recording.name}' has {recording.n_channels}."
         )
-    where = choose_device(device)
-    spec = run.config.encoder
     spans = recording.epochs if spans is None else spans
     if len(spans) and (spans.min() < 0 or spans.max() > recording.n_samples):
         raise DataError(
             f"spans must lie inside the {recording.n_samples} samples of the recording "
             f"'{recording.name}'; found {spans.min()} to {spans.max()}."
         )
-    rows, outputs, samples, padded = padded_rows(spans, spec.field)
-    weights = [w[None].to(where) for w in effective_weights(list(run.weights), run.mean, run.sd)]
-    n = len(rows) - len(spec.field) + 1
-    values = torch.empty((max(n, 0), spec.latents))
-    activity = activity_tensor(recording)
-    index = torch.from_numpy(rows)
+    spec = run.config.encoder
+    if spec.factor == 1 or dense:
+        rows, outputs, samples, padded = padded_rows(spans, spec.field)
+        values = _encode_rows(run, encoder, recording, rows, True, device)[outputs]
+        some = slice(None) if pad else ~padded
+        return Embedding(values[some], samples[some], padded[some])
+    parts = [_resampled(run, encoder, recording, a, b, pad, device) for a, b in spans]
+    none = Embedding(
+        np.empty((0, spec.latents), np.float32), np.empty(0, np.int64), np.empty(0, bool)
+    )
+    return Embedding(
+        np.concatenate([e.values for e in (none, *parts)]),
+        np.concatenate([e.samples for e in (none, *parts)]),
+        np.concatenate([e.padded for e in (none, *parts)]),
+    )
+
+
+def _resampled(
+    run: Run,
+    encoder: SessionEncoder,
+    recording: Recording,
+    start: int,
+    stop: int,
+    pad: bool,
+    device: str,
+) -> Embedding:
+    """One span at every `factor`-th sample."""
+    field, factor = run.config.encoder.field, run.config.encoder.factor
+    rows, first = np.arange(start, stop), start + field.left
+    if pad:
+        rows, first = padded_rows([(start, stop)], field)[0], start
+    values = _encode_rows(run, encoder, recording, rows, False, device)
+    samples = first + factor * np.arange(len(values))
+    padded = (samples - field.left < start) | (samples + field.right > stop)
+    return Embedding(values, samples, padded)
+
+
+def _encode_rows(
+    run: Run,
+    encoder: SessionEncoder,
+    recording: Recording,
+    rows: NDArray[np.int64],
+    dense: bool,
+    device: str,
+) -> NDArray[np.float32]:
+    """Encode the windows of samples laid end to end, some thousand at a time."""
+    spec, where = run.config.encoder, choose_device(device)
+    step = 1 if dense else spec.factor
+    mean, sd = encoder.mean.to(where), encoder.sd.to(where)
+    weights = [w.to(where) for w in encoder.weights]
+    if spec.folds:
+        weights = effective_weights(weights, mean, sd)
+    stack = [w[None] for w in weights]
+    n = max(0, (len(rows) - len(spec.field)) // step + 1)
+    values = torch.empty((n, spec.latents))
+    activity, index = activity_tensor(recording), torch.from_numpy(rows)
     for a in range(0, n, _CHUNK):
         b = min(a + _CHUNK, n)
-        x = activity[index[a : b + len(spec.field) - 1]].to(where)
-        values[a:b] = encode(spec, weights, x[None, :, None])[0, :, 0].cpu()
-    return Embedding(values.numpy()[outputs], samples, padded)
+        x = activity[index[a * step : (b - 1) * step + len(spec.field)]].to(where)
+        if not spec.folds:
+            x = (x - mean) / sd
+        values[a:b] = encode(spec, stack, x[None, :, None], dense=dense)[0, :, 0].cpu()
+    return values.numpy()
 
 
-@torch.no_grad()
 def held_out_bits(
     run: Run,
-    recording: Recording,
-    spans: Spans,
+    recording: Recording | Sequence[Recording],
+    spans: Spans | Sequence[Spans],
     *,
+    sessions: Sequence[int] | None = None,
     n: int = 4096,
     n_references: int = 1024,
     rounds: int = 2,
@@ -323,55 +346,95 @@ def held_out_bits(
     Parameters
     ----------
     run : Run
-    recording : Recording
-    spans : array of int64, shape (E, 2)
+    recording : Recording, or a sequence with one a session
+    spans : array of int64, shape (E, 2), or a sequence with one a session
         Held-out stretches.
+    sessions : sequence of int, optional
+        Which session of the run each recording is; in order where absent.
     n : int
-        Negatives a round.
+        Negatives a round and session.
     n_references : int
-        References a round.
+        References a round and session.
     rounds : int
     device : str
 
     Returns
     -------
     float
+        Mean over the terms of the loss.
 
     Raises
     ------
     DataError
         If the spans hold no sample with a whole window.
     """
+    loss = held_out_loss(
+        run,
+        recording,
+        spans,
+        sessions=sessions,
+        n=n,
+        n_references=n_references,
+        rounds=rounds,
+        device=device,
+    )
+    count = 1 if isinstance(recording, Recording) else len(recording)
+    return bits_above_chance(float(loss.mean()), n * count)
+
+
+@torch.no_grad()
+def held_out_loss(
+    run: Run,
+    recording: Recording | Sequence[Recording],
+    spans: Spans | Sequence[Spans],
+    *,
+    sessions: Sequence[int] | None = None,
+    n: int = 4096,
+    n_references: int = 1024,
+    rounds: int = 2,
+    device: str = "auto",
+) -> NDArray[np.float64]:
+    """InfoNCE in nats as `held_out_bits` finds it, shape (rounds, n_terms)."""
+    if isinstance(recording, Recording):
+        recordings, stretches = [recording], [np.asarray(spans)]
+    else:
+        recordings, stretches = list(recording), [np.asarray(s) for s in spans]
+    who = range(len(recordings)) if sessions is None else sessions
     config = run.config
-    table = prepare(recording, config.pairs, config.encoder.field, spans)
-    embedding = embed(run, recording, spans=spans, device=device)
-    lookup = np.full(recording.n_samples, -1, dtype=np.int64)
-    lookup[embedding.samples] = np.arange(len(embedding.samples))
-    z = torch.from_numpy(embedding.values)
-    steps = torch.arange(rounds)
-    triplets = draw(table, int(Purpose.JUDGE), steps, batch=n_references, n_negatives=n, block=1)
+    tables = prepare_sessions(recordings, config.pairs, config.encoder.field, stretches)
+    z, lookup = [], []
+    base = 0
+    for r, some, session in zip(recordings, stretches, who, strict=True):
+        found = embed(run, r, spans=some, session=session, dense=True, device=device)
+        place = np.full(r.n_samples, -1, dtype=np.int64)
+        place[found.samples] = base + np.arange(len(found.samples))
+        base += len(found.samples)
+        z.append(found.values)
+        lookup.append(place)
+    latents = torch.from_numpy(np.concatenate(z))
+    triplets = draw(
+        tables,
+        int(Purpose.JUDGE),
+        torch.arange(rounds),
+        batch=n_references,
+        n_negatives=n,
+        block=1,
+    )
+    rows = rows_of(triplets.groups, lookup)
 
-    def rows(places: Tensor, i: int) -> Tensor:
-        centres = centres_of(triplets.groups, places)[i]
-        return z[torch.from_numpy(lookup[centres.numpy()])]
+    def pick(places: Tensor, i: int) -> Tensor:
+        return latents[rows[i][places[i]]]
 
-    losses = []
-    parts = latent_slices(config)
-    for i in range(rounds):  # one at a time: its similarities fill n_references * n numbers
-        reference, negative = rows(triplets.reference, i), rows(triplets.negative, i)
-        for positive, part in zip(triplets.positives, parts, strict=True):
+    losses = np.empty((rounds, len(triplets.positives)))
+    for i in range(rounds):
+        reference, negative = pick(triplets.reference, i), pick(triplets.negative, i)
+        for k, part in enumerate(latent_slices(config)):
             loss = info_nce(
                 reference[:, part],
-                rows(positive, i)[:, part],
+                pick(triplets.positives[k], i)[:, part],
                 negative[:, part],
-                temperature=config.temperature,
+                temperature=run.temperature,
+                distance=config.distance,
             )
-            losses.append(float(loss.total))
-    return bits_above_chance(sum(losses) / len(losses), n)
-
-
-def latent_slices(config: TrainConfig) -> list[slice]:
-    """Which latents each kind of positive is judged on."""
-    if isinstance(config.pairs, HybridPairs):
-        return [slice(0, config.pairs.behavior_latents), slice(None)]
-    return [slice(None)]
+            losses[i, k] = float(loss.total)
+    return losses

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from . import nwb, report, saved, store
 from .atomic import write_atomic
+from .config import TrainConfig, run_hash
 from .errors import ConfigError, FormatError, LockedError
 from .evaluate import (
     Features,
@@ -31,7 +32,7 @@ from .evaluate import (
     identity_problem,
     label_problem,
 )
-from .model import Run, TrainConfig, choose_device, fingerprint, run_hash
+from .model import Run, choose_device, fingerprint
 from .recording import Label, Recording
 from .results import Candidate
 from .search import choose, expand, with_spans

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from .config import TrainConfig
+from .encoders import EncoderSpec
 from .errors import ConfigError
 from .evaluate import Problem, features_of, relative_error
-from .model import Run, TrainConfig, held_out_bits
+from .model import Run, held_out_bits
 from .pairs import DeltaPairs, HybridPairs, Pairs, TimePairs
 from .recording import Recording
 from .results import Candidate
@@ -64,11 +66,13 @@ def expand(
 
 
 def _set(config: TrainConfig, key: str, value: float) -> TrainConfig:
+    spec = config.encoder
+    assert isinstance(spec, EncoderSpec)  # a run of the pipeline names its architecture
     match key:
         case "latents":
-            return replace(config, encoder=replace(config.encoder, latents=int(value)))
+            return replace(config, encoder=replace(spec, latents=int(value)))
         case "hidden":
-            return replace(config, encoder=replace(config.encoder, hidden=int(value)))
+            return replace(config, encoder=replace(spec, hidden=int(value)))
         case "learning_rate":
             return replace(config, learning_rate=value)
         case "temperature":

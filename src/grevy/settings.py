@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from .config import TrainConfig
 from .encoders import ARCHITECTURES, EncoderSpec
 from .errors import ConfigError
-from .model import TrainConfig
 from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, Pairs, TimePairs
 from .recording import Recording
 

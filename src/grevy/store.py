@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,24 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as _load_tensors
 from safetensors.torch import save as _save_tensors
+from torch import Tensor
 
 from .atomic import write_atomic
-from .encoders import layer_shapes
+from .config import TrainConfig, described, plain_number
+from .custom import ModuleSpec, module_weights
+from .encoders import EncoderSpec, layer_shapes
 from .errors import FormatError
-from .model import Run, TrainConfig, plain_number
+from .model import OptimiserState, Run, SessionEncoder
 
-__all__ = ["FORMAT_VERSION", "load", "save"]
+__all__ = ["FORMAT_VERSION", "load", "read_notes", "save"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_STATE = ("momentum", "square", "largest")
 _MAX_HEADER = 16 * 2**20
 _CONFIG = TypeAdapter(TrainConfig)
 
 
-def save(run: Run, path: str | Path) -> Path:
+def save(run: Run, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> Path:
     """Write a run to one safetensors file, atomically.
 
     Parameters
@@ -34,6 +38,8 @@ def save(run: Run, path: str | Path) -> Path:
     run : Run
     path : str or Path
         Any name; the format does not depend on the suffix.
+    notes : mapping, optional
+        What else belongs to the model, as JSON: `read_notes` finds it again.
 
     Returns
     -------
@@ -44,12 +50,25 @@ def save(run: Run, path: str | Path) -> Path:
     header = {
         "format": "grevy-run",
         "format_version": FORMAT_VERSION,
-        "config": asdict(run.config),
+        "config": described(run.config),
         "recording_hash": run.recording_hash,
+        "parent": run.parent,
+        "n_negatives": run.n_negatives,
+        "temperature": run.temperature,
+        "notes": dict(notes or {}),
         "versions": {"grevy": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
-    tensors = {f"weights.{i:02d}": w.contiguous() for i, w in enumerate(run.weights)}
-    tensors |= {"mean": run.mean, "sd": run.sd, "history": torch.from_numpy(run.history.copy())}
+    tensors = {
+        "losses": torch.from_numpy(run.losses.copy()),
+        "temperatures": torch.from_numpy(run.temperatures.copy()),
+    }
+    for s, session in enumerate(run.sessions):
+        own = {f"weights.{i:02d}": w.contiguous() for i, w in enumerate(session.weights)}
+        own |= {"mean": session.mean, "sd": session.sd}
+        tensors |= {f"session.{s:03d}.{name}": value for name, value in own.items()}
+    if run.state is not None:
+        for name in _STATE:
+            tensors[f"state.{name}"] = getattr(run.state, name)
     text = json.dumps(header, sort_keys=True, default=plain_number)
     blob = _save_tensors(tensors, metadata={"grevy": text})
     with write_atomic(path) as file:
@@ -57,12 +76,14 @@ def save(run: Run, path: str | Path) -> Path:
     return Path(path)
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
     """Read a run that `save` wrote; executes nothing and believes nothing unchecked.
 
     Parameters
     ----------
     path : str or Path
+    encoder : ModuleSpec, optional
+        For a run of a custom module: the module, which a file cannot hold.
 
     Returns
     -------
@@ -74,10 +95,55 @@ def load(path: str | Path) -> Run:
         If the file is absent, not a run of grevy, of a later format, or does not hold together.
     """
     path = Path(path)
+    blob = _bytes(path)
+    header = _grevy_header(path, blob)
     try:
-        blob = path.read_bytes()
+        config = _CONFIG.validate_python(_with_module(path, header["config"], encoder))
+        tensors = _load_tensors(blob)
+        if header["format_version"] == 1:
+            tensors = _from_version_1(tensors, config)
+        run = Run(
+            config=config,
+            sessions=_sessions(tensors),
+            losses=tensors["losses"].numpy(),
+            temperatures=tensors["temperatures"].numpy(),
+            temperature=float(header.get("temperature", config.temperature)),
+            state=OptimiserState(**{name: tensors[f"state.{name}"] for name in _STATE})
+            if f"state.{_STATE[0]}" in tensors
+            else None,
+            n_negatives=int(header.get("n_negatives", config.n_negatives or 0)),
+            recording_hash=str(header.get("recording_hash", "")),
+            parent=str(header.get("parent", "")),
+        )
+    except (ValidationError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise FormatError(f"{path} does not hold a whole model: {first}") from error
+    _check(path, run)
+    return run
+
+
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """What `save` was given beside the run.
+
+    Raises
+    ------
+    FormatError
+        As `load`.
+    """
+    notes = _grevy_header(Path(path), _bytes(Path(path))).get("notes", {})
+    if not isinstance(notes, dict):
+        raise FormatError(f"{path}: the notes in its header must be a JSON object.")
+    return notes
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
+
+
+def _grevy_header(path: Path, blob: bytes) -> dict[str, Any]:
     header = _header(path, blob)
     version = header.get("format_version")
     if header.get("format") != "grevy-run" or not isinstance(version, int):
@@ -89,24 +155,42 @@ def load(path: str | Path) -> Run:
             f"{path} has format version {version}; this grevy reads up to {FORMAT_VERSION}. "
             f"Upgrade grevy."
         )
-    try:
-        config = _CONFIG.validate_python(header["config"])
-        tensors = _load_tensors(blob)
-        if tensors["history"].dtype != torch.float32:
-            raise ValueError(f"its history is of {tensors['history'].dtype}, not float32")
-        run = Run(
-            config=config,
-            weights=tuple(tensors[k] for k in sorted(tensors) if k.startswith("weights.")),
-            mean=tensors["mean"],
-            sd=tensors["sd"],
-            history=tensors["history"].numpy(),
-            recording_hash=str(header.get("recording_hash", "")),
+    return header
+
+
+def _with_module(path: Path, config: dict[str, Any], encoder: ModuleSpec | None) -> dict[str, Any]:
+    """The configuration of a run of a custom module, with the module put back."""
+    named = config["encoder"].get("module") if isinstance(config["encoder"], dict) else None
+    if named is None:
+        return config
+    if encoder is None or encoder.architecture != named:
+        given = "none" if encoder is None else f"'{encoder.architecture}'"
+        raise FormatError(
+            f"{path} holds weights of the custom module '{named}', which a file cannot hold; found "
+            f"{given}. Give such a module when loading."
         )
-    except (ValidationError, SafetensorError, KeyError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise FormatError(f"{path} does not hold a whole model: {first}") from error
-    _check(path, run)
-    return run
+    return {**config, "encoder": encoder}
+
+
+def _from_version_1(tensors: dict[str, Tensor], config: TrainConfig) -> dict[str, Tensor]:
+    """Version 1 had one session and the loss summed over its terms."""
+    history = tensors.pop("history")
+    named = {f"session.000.{name}": value for name, value in tensors.items()}
+    warmth = torch.full((len(history),), config.temperature)
+    return {**named, "losses": history[:, None], "temperatures": warmth}
+
+
+def _sessions(tensors: dict[str, Tensor]) -> tuple[SessionEncoder, ...]:
+    """The encoders in a file, in order."""
+    sessions: list[SessionEncoder] = []
+    while f"session.{len(sessions):03d}.mean" in tensors:
+        own = f"session.{len(sessions):03d}."
+        names = sorted(k for k in tensors if k.startswith(own + "weights."))
+        weights = tuple(tensors[k] for k in names)
+        sessions.append(SessionEncoder(weights, tensors[own + "mean"], tensors[own + "sd"]))
+    if not sessions:
+        raise ValueError("it has no encoder")
+    return tuple(sessions)
 
 
 def _header(path: Path, blob: bytes) -> dict[str, Any]:
@@ -124,18 +208,28 @@ def _header(path: Path, blob: bytes) -> dict[str, Any]:
 
 
 def _check(path: Path, run: Run) -> None:
-    channels = int(run.mean.shape[0]) if run.mean.ndim == 1 else 0
-    shapes: list[tuple[int, ...]] = []
-    if channels:
-        for kernel, inputs, outputs in layer_shapes(run.config.encoder, channels):
-            shapes += [(kernel, inputs, outputs), (outputs,)]
-    found = [tuple(w.shape) for w in run.weights]
-    if found != shapes or run.sd.shape != run.mean.shape:
-        raise FormatError(f"{path}: weights of shapes {found} do not fit its configuration.")
-    if run.history.ndim != 2 or run.history.shape[1] != 2:
-        raise FormatError(f"{path}: the history must have shape (steps, 2).")
-    parts = [*run.weights, run.mean, run.sd]
-    if run.sd.dtype == torch.float32 and not bool((run.sd > 0).all()):
-        raise FormatError(f"{path}: the sd of every channel must be positive.")
-    if any(w.dtype != torch.float32 or not bool(torch.isfinite(w).all()) for w in parts):
-        raise FormatError(f"{path}: weights must be finite float32 numbers.")
+    spec = run.config.encoder
+    for session in run.sessions:
+        channels = int(session.mean.shape[0]) if session.mean.ndim == 1 else 0
+        shapes: list[tuple[int, ...]] = []
+        if isinstance(spec, EncoderSpec):
+            for kernel, inputs, outputs in layer_shapes(spec, channels) if channels else []:
+                shapes += [(kernel, inputs, outputs), (outputs,)]
+        elif channels:
+            shapes = [tuple(w.shape) for w in module_weights(spec, channels)]
+        found = [tuple(w.shape) for w in session.weights]
+        if not shapes or found != shapes or session.sd.shape != session.mean.shape:
+            raise FormatError(f"{path}: weights of shapes {found} do not fit its configuration.")
+        parts = [*session.weights, session.mean, session.sd]
+        if session.sd.dtype == torch.float32 and not bool((session.sd > 0).all()):
+            raise FormatError(f"{path}: the sd of every channel must be positive.")
+        if any(w.dtype != torch.float32 or not bool(torch.isfinite(w).all()) for w in parts):
+            raise FormatError(f"{path}: weights must be finite float32 numbers.")
+    if run.losses.ndim != 3 or run.losses.shape[2] != 2 or run.losses.dtype != np.float32:
+        raise FormatError(f"{path}: the losses must be float32 of shape (steps, terms, 2).")
+    if run.temperatures.shape != run.losses.shape[:1] or not run.temperature > 0:
+        raise FormatError(f"{path}: there must be one temperature for each of its steps.")
+    if run.state is not None:
+        sizes = {t.shape for t in (run.state.momentum, run.state.square)}
+        if len(sizes) != 1 or run.state.momentum.ndim != 1:
+            raise FormatError(f"{path}: the state of its optimiser does not hold together.")

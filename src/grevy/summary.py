@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import __version__, wording
+from .encoders import EncoderSpec
 from .evaluate import EMBEDDING, Predicted, Problem, confusion, differences, scores
 from .losses import bits_above_chance
 from .model import Run, choose_device, embed
@@ -188,17 +189,20 @@ def _history(run: Run, most: int = 500) -> History:
     """The training curve as means over equal stretches of steps, at most `most` of them."""
     n = len(run.history)
     edges = np.unique(np.linspace(0, n, min(most, n) + 1).astype(int))
-    means = np.array([run.history[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
+    pieces = list(itertools.pairwise(edges))
+    means = np.array([run.history[a:b].mean(axis=0) for a, b in pieces])
     total = means.sum(axis=1)
     terms = 2 if isinstance(run.config.pairs, HybridPairs) else 1
-    count = run.config.n_negatives
+    count = run.n_negatives
     return History(
         step=tuple(int(b) for b in edges[1:]),
         total=tuple(float(v) for v in total),
         positive=tuple(float(v) for v in means[:, 0]),
         negative=tuple(float(v) for v in means[:, 1]),
         bits=tuple(bits_above_chance(float(v) / terms, count) for v in total),
-        temperature=(run.config.temperature,) * len(total),
+        temperature=tuple(
+            float(run.temperatures[a:b].mean()) for a, b in itertools.pairwise(edges)
+        ),
         chance=float(terms * np.log(count)),
     )
 
@@ -222,6 +226,7 @@ def _trace(
 
 def _settings(config: RunConfig, resolved: Mapping[str, str], final: Run) -> dict[str, str]:
     c = final.config
+    assert isinstance(c.encoder, EncoderSpec)  # a run of the pipeline names its architecture
     chosen = {
         "chosen: latents": str(c.encoder.latents),
         "chosen: hidden units": str(c.encoder.hidden),

@@ -5,8 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .model import TrainConfig
-from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, NearPairs, Pairs, TimePairs
+from .config import TrainConfig
+from .encoders import EncoderSpec
+from .pairs import (
+    ClassPairs,
+    DeltaPairs,
+    HybridPairs,
+    LabelPairs,
+    MixedPairs,
+    NearPairs,
+    Pairs,
+    TimePairs,
+)
 from .results import Candidate, Difference, Score, SessionSummary
 from .splits import Plan
 
@@ -182,6 +192,9 @@ def _label_words(pairs: LabelPairs, rate_hz: float) -> str:
                 f"the {', '.join(pairs.labels)} of a positive differs from its reference's by a "
                 f"change seen over {pairs.lag} samples ({pairs.lag / rate_hz:.3g} s)"
             )
+        case MixedPairs():
+            same = f"positives share the class of '{pairs.label}', and of those"
+            return f"{same} {_label_words(pairs.behavior, rate_hz)}"
 
 
 def methods(
@@ -210,6 +223,7 @@ def methods(
     tuple of str
     """
     spec, rate = config.encoder, session.rate_hz
+    assert isinstance(spec, EncoderSpec)  # a run of the pipeline names its architecture
     window = len(spec.field)
     said = [
         f"Activity of {session.n_channels} channels ({session.source}) was taken at "

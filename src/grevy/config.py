@@ -1,0 +1,222 @@
+"""What a run is told: everything that its weights depend on, besides recordings and device type."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoders import AnyEncoder, EncoderSpec, dropouts
+from .errors import ConfigError
+from .losses import Distance
+from .masks import Mask
+from .pairs import ClassPairs, HybridPairs, MixedPairs, Pairs, TimePairs, parts
+
+__all__ = ["Adam", "TrainConfig", "described", "latent_slices", "plain_number", "run_hash"]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """The optimiser's constants (Kingma & Ba 2015; Reddi, Kale & Kumar 2018 for `amsgrad`)."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    amsgrad: bool = False
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError(f"betas must lie in [0, 1); found {self.beta1} and {self.beta2}.")
+        if not self.eps >= 0 or not self.weight_decay >= 0:
+            raise ConfigError(
+                f"eps and weight_decay must not be negative; "
+                f"found {self.eps} and {self.weight_decay}."
+            )
+        for name in ("beta1", "beta2", "eps", "weight_decay"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a run's weights depend on, besides the recordings and the device type.
+
+    Attributes
+    ----------
+    pairs : Pairs
+        Which samples are alike.
+    encoder : EncoderSpec or ModuleSpec
+    distance : {"cosine", "euclidean"}
+        Similarity of the InfoNCE loss.
+    temperature : float
+        Of the loss; the first one where it is learned.
+    learn_temperature : bool
+        Train the logarithm of its inverse with the weights, as CEBRA's "auto".
+    min_temperature : float or None
+        A learned temperature is never smaller.
+    learning_rate : float
+    adam : Adam
+    batch_size : int or None
+        References a step and session, each with one positive. None: all samples, every step.
+    n_negatives : int or None
+        Negatives a step and session, shared by all references; None means as many as references.
+    n_steps : int
+    seed : int
+        Weights, references, positives and negatives are pure functions of it.
+    block : int
+        Neighbouring references drawn together; 1 draws independently.
+    masks : tuple of Mask
+        Parts of the windows set to zero in training.
+    scale : {"none", "zscore"}
+        "zscore" centres and scales each channel by its mean and sd over `train_on`.
+    train_on : tuple of (start, stop), or of such tuples for several sessions, or None
+        Stretches of samples to train on, in order; None means every epoch. Windows and pairs
+        cross neither their borders nor those of the epochs.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is outside its allowed values.
+    """
+
+    pairs: Pairs = field(default_factory=TimePairs)
+    encoder: AnyEncoder = field(default_factory=EncoderSpec)
+    temperature: float = 1.0
+    learning_rate: float = 3e-4
+    batch_size: int | None = 512
+    n_negatives: int | None = None
+    n_steps: int = 1000
+    seed: int = 0
+    block: int = 32
+    distance: Distance = "cosine"
+    learn_temperature: bool = False
+    min_temperature: float | None = None
+    adam: Adam = field(default_factory=Adam)
+    masks: tuple[Mask, ...] = ()
+    scale: Literal["none", "zscore"] = "none"
+    train_on: tuple[tuple[int, int], ...] | tuple[tuple[tuple[int, int], ...], ...] | None = None
+    # A custom module cannot be described in words; pydantic takes it as the object it is.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "arbitrary_types_allowed": True,
+    }
+
+    def __post_init__(self) -> None:
+        # Numbers become python's own, so that equal configurations have equal hashes (1 is 1.0).
+        for name in ("batch_size", "n_negatives", "block", "n_steps", "seed"):
+            value = getattr(self, name)
+            if value is None and name in ("batch_size", "n_negatives"):
+                continue
+            if not isinstance(value, int | np.integer) or isinstance(value, bool):
+                raise ConfigError(f"{name} must be a whole number; found {value!r}.")
+            if name != "seed" and value < 1:
+                raise ConfigError(f"{name} must be at least 1; found {value}.")
+            object.__setattr__(self, name, int(value))
+        for name in ("temperature", "learning_rate", "min_temperature"):
+            value = getattr(self, name)
+            if value is None and name == "min_temperature":
+                continue
+            if isinstance(value, str) or not value > 0 or not np.isfinite(value):
+                raise ConfigError(f"{name} must be a positive number; found {value!r}.")
+            object.__setattr__(self, name, float(value))
+        for name, allowed in (("scale", ("none", "zscore")), ("distance", get_args(Distance))):
+            if getattr(self, name) not in allowed:
+                known = " or ".join(f"'{a}'" for a in allowed)
+                raise ConfigError(f"{name} must be {known}; found '{getattr(self, name)}'.")
+        if self.train_on is not None:
+            object.__setattr__(self, "train_on", _stretches(self.train_on))
+        behavior, _ = parts(self.pairs)
+        if self.batch_size is None and (
+            self.apart or (isinstance(behavior, ClassPairs | MixedPairs) and behavior.balanced)
+        ):
+            raise ConfigError(
+                "training on all samples at once draws no classes evenly and masks nothing; give "
+                "a batch_size, or leave balanced classes, masks and dropout away."
+            )
+        if isinstance(self.pairs, HybridPairs):
+            few, many = self.pairs.behavior_latents, self.encoder.latents
+            if few > many:
+                raise ConfigError(
+                    f"hybrid pairs judge behavior on the first {few} latents; found {many} latents."
+                )
+
+    @property
+    def apart(self) -> bool:
+        """Whether every window is embedded by itself, to be masked on its own."""
+        return bool(self.masks) or bool(dropouts(self.encoder))
+
+    def spans(self, session: int) -> NDArray[np.int64] | None:
+        """Where to train in one session, shape (E, 2); None for everywhere."""
+        if self.train_on is None:
+            return None
+        nested = np.ndim(self.train_on[0]) == 2 if self.train_on else False
+        return np.array(self.train_on[session] if nested else self.train_on, np.int64).reshape(
+            -1, 2
+        )
+
+
+def _stretches(train_on: Any) -> tuple[Any, ...]:
+    """Spans in order as tuples of python's integers, for one session or several; or an error."""
+    try:
+        if len(train_on) and np.ndim(train_on[0][0]) > 0:
+            return tuple(_stretches(session) for session in train_on)
+        spans = np.asarray(train_on)
+    except (ValueError, TypeError, IndexError):
+        spans = np.empty(0)
+        edges = None
+    else:
+        edges = spans.reshape(-1)
+    if edges is None or (
+        len(edges)
+        and (
+            spans.ndim != 2
+            or spans.shape[1] != 2
+            or spans.dtype.kind not in "iu"
+            or edges[0] < 0
+            or (spans[:, 0] >= spans[:, 1]).any()
+            or (spans[1:, 0] < spans[:-1, 1]).any()
+        )
+    ):
+        raise ConfigError(
+            f"train_on must hold [start, stop) pairs of sample numbers in order, without overlap; "
+            f"found {str(train_on)[:80]}."
+        )
+    return tuple((int(a), int(b)) for a, b in spans.reshape(-1, 2))
+
+
+def latent_slices(config: TrainConfig) -> list[slice]:
+    """Which latents each kind of positive is judged on."""
+    if isinstance(config.pairs, HybridPairs):
+        return [slice(0, config.pairs.behavior_latents), slice(None)]
+    return [slice(None)]
+
+
+def described(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as plain data; a custom module by the name of its class."""
+    if isinstance(config.encoder, EncoderSpec):
+        return asdict(config)
+    spec = config.encoder
+    plain = asdict(replace(config, encoder=EncoderSpec(latents=spec.latents)))
+    plain["encoder"] = {"module": spec.architecture, "field": asdict(spec.field)}
+    plain["encoder"]["latents"] = spec.latents
+    return plain
+
+
+def run_hash(config: TrainConfig, recording_hash: str, device_type: str) -> str:
+    """The name of a run: equal configuration, recording and device type give equal weights."""
+    text = json.dumps(
+        [described(config), recording_hash, device_type], sort_keys=True, default=plain_number
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain_number(value: object) -> object:
+    """A numpy number as python's own, for `json.dumps(default=...)`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a configuration.")

@@ -1,0 +1,102 @@
+"""Parts of a window set to zero in training, so that an encoder does not lean on a few channels.
+
+Sources: the masking of MtM (Zhang et al. 2024, arXiv:2407.14668) and of wav2vec 2.0 (Baevski et
+al. 2020, arXiv:2006.11477), as CEBRA 0.6 offers them. Values that remain are not rescaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .draws import Purpose, integers, uniforms
+from .errors import ConfigError
+
+__all__ = ["Mask", "MaskKind", "mask_factors"]
+
+MaskKind = Literal["neurons", "timesteps", "neuron_block", "time_block"]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One way of masking windows.
+
+    Attributes
+    ----------
+    kind : {"neurons", "timesteps", "neuron_block", "time_block"}
+        Single channels or samples of a window, each with probability `share`; a block of
+        neighbouring channels, `share` of them; or stretches of `span` samples from
+        `share` of the window's samples on, which may overlap.
+    shares : tuple of float
+        In (0, 1); one is drawn for every step.
+    span : int
+        Length of the stretches of "time_block", in samples.
+    """
+
+    kind: MaskKind
+    shares: tuple[float, ...]
+    span: int = 1
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(MaskKind):
+            raise ConfigError(f"a mask must be one of {get_args(MaskKind)}; found '{self.kind}'.")
+        if not self.shares or not all(0 < share < 1 for share in self.shares):
+            raise ConfigError(f"masks need shares between 0 and 1; found {self.shares}.")
+        if self.span < 1:
+            raise ConfigError(f"masked stretches are at least 1 sample long; found {self.span}.")
+        object.__setattr__(self, "shares", tuple(float(share) for share in self.shares))
+
+
+def mask_factors(
+    masks: Sequence[Mask], seed: int, group: int, step: int, *, window: int, n: int, channels: int
+) -> Tensor:
+    """Zeros and ones to multiply n windows with; a pure function of its arguments.
+
+    One of the masks is drawn for all windows, then each window is masked on its own.
+
+    Parameters
+    ----------
+    masks : sequence of Mask
+    seed : int
+    group : int
+        Which group of windows of the step: references, positives and negatives differ.
+    step : int
+    window, n, channels : int
+        W, n, C.
+
+    Returns
+    -------
+    float32 tensor, shape (W, n, C)
+    """
+    at = torch.tensor([step])
+    which, place = uniforms(seed, _purpose(group, 0), at, 2)[0].tolist()
+    mask = masks[int(which * len(masks))]
+    share = mask.shares[int(place * len(mask.shares))]
+    purpose = _purpose(group, 1)
+    match mask.kind:
+        case "neurons":
+            kept = uniforms(seed, purpose, at, n * channels).reshape(1, n, channels) >= share
+        case "timesteps":
+            kept = uniforms(seed, purpose, at, n * window).reshape(window, n, 1) >= share
+        case "neuron_block":
+            length = int(channels * share)
+            start = integers(seed, purpose, at, n, channels - length + 1).reshape(1, n, 1)
+            channel = torch.arange(channels)
+            kept = (channel < start) | (channel >= start + length)
+        case "time_block":
+            count = int(window * share)
+            order = uniforms(seed, purpose, at, n * window).reshape(window, n).argsort(dim=0)
+            sample = torch.arange(window)[:, None, None]
+            start = order[:count][None]  # (1, count, n)
+            hit = (sample >= start) & (sample < start + mask.span)
+            kept = ~hit.any(dim=1)[..., None]
+    return kept.to(torch.float32).expand(window, n, channels)
+
+
+def _purpose(group: int, part: int) -> int:
+    return Purpose.MASK + 256 * (2 * group + part)
