@@ -32,19 +32,33 @@ if TYPE_CHECKING:
         NetworkError,
         UnsafeFileError,
     )
+    from .estimator import CEBRA
+    from .interactive import plot_embedding_interactive
+    from .loading import load_data, load_deeplabcut
     from .losses import InfoNCE, info_nce
+    from .masks import Mask
     from .model import Embedding, Run, embed, held_out_bits
+    from .model_plots import (
+        compare_models,
+        plot,
+        plot_consistency,
+        plot_embedding,
+        plot_loss,
+        plot_overview,
+        plot_temperature,
+    )
     from .nwb import describe, read
-    from .pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, TimePairs
+    from .pairs import ClassPairs, DeltaPairs, HybridPairs, MixedPairs, NearPairs, TimePairs
     from .pipeline import run
     from .recording import Label, Recording, StimulusTrack, make_recording
     from .settings import RunConfig
     from .store import load, save
-    from .training import train
+    from .training import adapt, resume, train
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "CEBRA": "estimator",
     "ClassPairs": "pairs",
     "ConfigError": "errors",
     "DataError": "errors",
@@ -59,7 +73,9 @@ _HOME = {
     "Label": "recording",
     "LimitError": "errors",
     "LockedError": "errors",
+    "Mask": "masks",
     "MissingExtraError": "errors",
+    "MixedPairs": "pairs",
     "NearPairs": "pairs",
     "NetworkError": "errors",
     "Recording": "recording",
@@ -69,19 +85,32 @@ _HOME = {
     "TimePairs": "pairs",
     "TrainConfig": "config",
     "UnsafeFileError": "errors",
+    "adapt": "training",
+    "compare_models": "model_plots",
     "describe": "nwb",
     "embed": "model",
     "held_out_bits": "model",
     "info_nce": "losses",
     "load": "store",
+    "load_data": "loading",
+    "load_deeplabcut": "loading",
     "make_recording": "recording",
+    "plot": "model_plots",
+    "plot_consistency": "model_plots",
+    "plot_embedding": "model_plots",
+    "plot_embedding_interactive": "interactive",
+    "plot_loss": "model_plots",
+    "plot_overview": "model_plots",
+    "plot_temperature": "model_plots",
     "read": "nwb",
+    "resume": "training",
     "run": "pipeline",
     "save": "store",
     "train": "training",
 }
 
 __all__ = [
+    "CEBRA",
     "ClassPairs",
     "ConfigError",
     "DataError",
@@ -96,7 +125,9 @@ __all__ = [
     "Label",
     "LimitError",
     "LockedError",
+    "Mask",
     "MissingExtraError",
+    "MixedPairs",
     "NearPairs",
     "NetworkError",
     "Recording",
@@ -106,13 +137,25 @@ __all__ = [
     "TimePairs",
     "TrainConfig",
     "UnsafeFileError",
+    "adapt",
+    "compare_models",
     "describe",
     "embed",
     "held_out_bits",
     "info_nce",
     "load",
+    "load_data",
+    "load_deeplabcut",
     "make_recording",
+    "plot",
+    "plot_consistency",
+    "plot_embedding",
+    "plot_embedding_interactive",
+    "plot_loss",
+    "plot_overview",
+    "plot_temperature",
     "read",
+    "resume",
     "run",
     "save",
     "train",

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from .errors import ConfigError
 from .windows import ReceptiveField
 
-__all__ = ["ModuleSpec", "encode_windows", "module_spec", "module_weights"]
+__all__ = ["ModuleSpec", "encode_windows", "module_spec", "module_weights", "with_weights"]
 
 # `functional_call` puts other weights into the module for as long as its forward pass lasts, and
 # runs that train in several threads share one module: nobody may read it meanwhile.
@@ -185,3 +185,15 @@ def _check_output(spec: ModuleSpec, z: Any, n: int) -> Tensor:
             f"{spec.architecture} gave {shape}."
         )
     return z
+
+
+def with_weights(spec: ModuleSpec, weights: Sequence[Tensor]) -> nn.Module:
+    """A copy of the module that holds these weights, as from `module_weights`."""
+    with _SWAPPING:
+        module = copy.deepcopy(spec.module).float().cpu().eval()
+        names = [name for name, _ in _trainable(spec)]
+    own = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, weight in zip(names, weights, strict=True):
+            own[name].copy_(weight)
+    return module

@@ -216,6 +216,7 @@ def embed(
     session: int = 0,
     pad: bool = True,
     dense: bool = False,
+    chunk: int | None = None,
     device: str = "auto",
 ) -> Embedding:
     """Latents of every sample of some spans, each span seen alone.
@@ -234,6 +235,8 @@ def embed(
         False leaves out the samples without a whole window.
     dense : bool
         For an architecture that resamples: every sample, as in training, not every `factor`-th.
+    chunk : int, optional
+        Windows encoded at once; the result does not depend on it.
     device : str
 
     Returns
@@ -264,10 +267,10 @@ def embed(
     spec = run.config.encoder
     if spec.factor == 1 or dense:
         rows, outputs, samples, padded = padded_rows(spans, spec.field)
-        values = _encode_rows(run, encoder, recording, rows, True, device)[outputs]
+        values = _encode_rows(run, encoder, recording, rows, True, chunk, device)[outputs]
         some = slice(None) if pad else ~padded
         return Embedding(values[some], samples[some], padded[some])
-    parts = [_resampled(run, encoder, recording, a, b, pad, device) for a, b in spans]
+    parts = [_resampled(run, encoder, recording, a, b, pad, chunk, device) for a, b in spans]
     none = Embedding(
         np.empty((0, spec.latents), np.float32), np.empty(0, np.int64), np.empty(0, bool)
     )
@@ -285,6 +288,7 @@ def _resampled(
     start: int,
     stop: int,
     pad: bool,
+    chunk: int | None,
     device: str,
 ) -> Embedding:
     """One span at every `factor`-th sample."""
@@ -292,7 +296,7 @@ def _resampled(
     rows, first = np.arange(start, stop), start + field.left
     if pad:
         rows, first = padded_rows([(start, stop)], field)[0], start
-    values = _encode_rows(run, encoder, recording, rows, False, device)
+    values = _encode_rows(run, encoder, recording, rows, False, chunk, device)
     samples = first + factor * np.arange(len(values))
     padded = (samples - field.left < start) | (samples + field.right > stop)
     return Embedding(values, samples, padded)
@@ -304,6 +308,7 @@ def _encode_rows(
     recording: Recording,
     rows: NDArray[np.int64],
     dense: bool,
+    chunk: int | None,
     device: str,
 ) -> NDArray[np.float32]:
     """Encode the windows of samples laid end to end, some thousand at a time."""
@@ -317,8 +322,9 @@ def _encode_rows(
     n = max(0, (len(rows) - len(spec.field)) // step + 1)
     values = torch.empty((n, spec.latents))
     activity, index = activity_tensor(recording), torch.from_numpy(rows)
-    for a in range(0, n, _CHUNK):
-        b = min(a + _CHUNK, n)
+    size = chunk or _CHUNK
+    for a in range(0, n, size):
+        b = min(a + size, n)
         x = activity[index[a * step : (b - 1) * step + len(spec.field)]].to(where)
         if not spec.folds:
             x = (x - mean) / sd

@@ -131,6 +131,7 @@ def resume(
     recordings: Sequence[Recording],
     n_steps: int,
     *,
+    config: TrainConfig | None = None,
     device: str = "auto",
     on_step: OnStep | None = None,
 ) -> Run:
@@ -145,6 +146,8 @@ def resume(
     recordings : sequence of Recording
         As many, and with as many channels, as the run was trained on.
     n_steps : int
+    config : TrainConfig, optional
+        Other settings from here on, for the same encoder.
     device, on_step
         As in `train`.
 
@@ -167,7 +170,9 @@ def resume(
             f"training goes on with as many channels in every session as before, {ours}; found "
             f"{theirs}. Adapt the model to other neurons instead."
         )
-    config = replace(run.config, n_steps=n_steps)
+    config = replace(run.config if config is None else config, n_steps=n_steps)
+    if config.encoder != run.config.encoder:
+        raise ConfigError("training goes on with the encoder it began with.")
     prepared = _prepare(
         recordings, config, [list(s.weights) for s in run.sessions], start=run, parent=run.digest
     )

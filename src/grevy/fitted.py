@@ -1,0 +1,209 @@
+"""What a fitted estimator shows and keeps: modules, logs, and what stands beside it in a file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .checkpoints import Checkpoint, read_checkpoint
+from .config import TrainConfig
+from .custom import ModuleSpec, module_spec, with_weights
+from .encoders import Encoder, EncoderSpec, from_cebra
+from .errors import FormatError
+from .model import Run, SessionEncoder
+from .pairs import HybridPairs, TimePairs
+from .store import load, read_notes
+
+__all__ = ["log_of", "modules_of", "notes_of", "open_model", "pieces", "solver_of"]
+
+_PARAMETERS = "parameters"
+
+
+def modules_of(run: Run, *, several: bool) -> nn.Module:
+    """The encoders as torch modules: one, or a list of them for several sessions."""
+    spec = run.config.encoder
+    modules: list[nn.Module] = []
+    for session in run.sessions:
+        if isinstance(spec, ModuleSpec):
+            modules.append(with_weights(spec, session.weights))
+        else:
+            modules.append(Encoder(spec, session.weights))
+    return nn.ModuleList(modules) if several else modules[0]
+
+
+def log_of(run: Run) -> dict[str, list[float]]:
+    """Loss of every step in nats: the sums, and for hybrid pairs each of the two parts."""
+    log = {
+        "pos": run.losses[:, :, 0].sum(axis=1).tolist(),
+        "neg": run.losses[:, :, 1].sum(axis=1).tolist(),
+        "total": run.losses.sum(axis=(1, 2)).tolist(),
+        "temperature": run.temperatures.tolist(),
+    }
+    if isinstance(run.config.pairs, HybridPairs):
+        for k, name in enumerate(("behavior", "time")):
+            log[f"{name}_pos"] = run.losses[:, k, 0].tolist()
+            log[f"{name}_neg"] = run.losses[:, k, 1].tolist()
+            log[f"{name}_total"] = run.losses[:, k].sum(axis=1).tolist()
+    return log
+
+
+def solver_of(run: Run, *, several: bool) -> Any:
+    """What callbacks are handed: model, history and log so far."""
+    log = log_of(run)
+    return SimpleNamespace(model=modules_of(run, several=several), history=log["total"], log=log)
+
+
+def pieces(n_steps: int, frequency: int | None) -> list[int]:
+    """Lengths of the stretches of training between callbacks, after steps 0, f, 2 f, ...
+
+    Examples
+    --------
+    >>> pieces(10, 4)
+    [1, 4, 4, 1]
+    >>> pieces(10, None)
+    [10]
+    """
+    if frequency is None:
+        return [n_steps]
+    edges = [0, *range(1, n_steps, frequency), n_steps]
+    return [b - a for a, b in itertools.pairwise(edges)]
+
+
+def notes_of(model: Any) -> dict[str, Any]:
+    """What the file of an estimator holds beside the run, as JSON."""
+    parameters = model.get_params(deep=False)
+    if isinstance(parameters["model_architecture"], nn.Module):
+        parameters["model_architecture"] = model.run_.config.encoder.architecture
+    for name in ("random_state",):
+        if not isinstance(parameters[name], int | None):
+            parameters[name] = model.random_state_
+    return {
+        _PARAMETERS: parameters,
+        "label_types": _plain_types(model.label_types_),
+        "num_sessions": model.num_sessions_,
+        "n_features": model.n_features_,
+        "random_state": model.random_state_,
+        "feature_names": [str(n) for n in getattr(model, "feature_names_in_", [])],
+    }
+
+
+def _plain_types(types: Sequence[Any]) -> list[Any]:
+    if types and isinstance(types[0], list):
+        return [_plain_types(each) for each in types]
+    return [[str(np.dtype(dtype)), list(shape)] for dtype, shape in types]
+
+
+def _real_types(types: Sequence[Any]) -> list[Any]:
+    if types and types[0] and isinstance(types[0][0], list):
+        return [_real_types(each) for each in types]
+    return [(np.dtype(dtype), tuple(shape)) for dtype, shape in types]
+
+
+def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any], dict[str, Any]]:
+    """Read a file of grevy, or a checkpoint of CEBRA, by what it is.
+
+    Returns
+    -------
+    run : Run
+    parameters : dict
+        Of the constructor.
+    learned : dict
+        Attributes that end in an underscore.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
+    if start == b"PK\x03\x04":
+        return _from_checkpoint(path, read_checkpoint(path))
+    run = load(path, encoder=None if module is None else module_spec(module))
+    notes = read_notes(path)
+    if _PARAMETERS not in notes:
+        raise FormatError(
+            f"{path} holds a run of grevy.train, not an estimator. Read it by grevy.load."
+        )
+    try:
+        parameters = {name: _tupled(value) for name, value in notes[_PARAMETERS].items()}
+        if module is not None:
+            parameters["model_architecture"] = module
+        learned = {
+            "label_types_": _real_types(notes["label_types"]),
+            "num_sessions_": notes["num_sessions"],
+            "n_features_": notes["n_features"],
+            "random_state_": int(notes["random_state"]),
+        }
+        if notes["feature_names"]:
+            learned["feature_names_in_"] = np.array(notes["feature_names"], dtype=object)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: its notes do not describe an estimator: {error}.") from error
+    return run, parameters, learned
+
+
+def _tupled(value: Any) -> Any:
+    """JSON's lists as the tuples they were; `label_periods` with whole numbers as keys."""
+    if isinstance(value, list):
+        return tuple(_tupled(v) for v in value)
+    if isinstance(value, dict):
+        return {int(k): v for k, v in value.items()}
+    return value
+
+
+def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any], dict[str, Any]]:
+    """A run of CEBRA as one of grevy: its weights, losses and settings."""
+    args = dict(found.args)
+    try:
+        spec = EncoderSpec(
+            str(args["model_architecture"]),
+            int(args["num_hidden_units"]),
+            int(args["output_dimension"]),
+        )
+        temperature = float(args["temperature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path}: its settings do not describe a model: {error}.") from error
+    counts = found.n_features if isinstance(found.n_features, list) else [found.n_features]
+    sessions = []
+    for state, channels in zip(found.weights, counts, strict=True):
+        weights = tuple(from_cebra(spec, state))
+        sessions.append(SessionEncoder(weights, torch.zeros(channels), torch.ones(channels)))
+    log = {name: np.asarray(values, dtype=np.float32) for name, values in found.log.items()}
+    total = np.asarray(found.loss, dtype=np.float32).reshape(-1)
+    both = [log.get("pos", np.empty(0)), log.get("neg", np.empty(0))]
+    if not all(len(part) == len(total) for part in both):
+        both = [np.zeros_like(total), total]  # hybrid training kept the sum alone
+    warmth = log.get("temperature", np.empty(0))
+    if len(warmth) != len(total):
+        warmth = np.full(len(total), temperature, dtype=np.float32)
+    batch = args.get("batch_size")
+    run = Run(
+        config=TrainConfig(
+            TimePairs(),
+            spec,
+            temperature=temperature,
+            learning_rate=float(args.get("learning_rate", 3e-4)),
+            batch_size=batch,
+            n_steps=max(1, len(total)),
+            distance=args.get("distance", "cosine"),
+        ),
+        sessions=tuple(sessions),
+        losses=np.stack(both, axis=-1).astype(np.float32)[:, None],
+        temperatures=warmth.astype(np.float32),
+        temperature=float(warmth[-1]) if len(warmth) else temperature,
+        n_negatives=int(batch or 0) * len(sessions),
+        recording_hash="",
+        parent="",
+    )
+    learned = {
+        "label_types_": found.label_types,
+        "num_sessions_": found.num_sessions,
+        "n_features_": found.n_features,
+        "random_state_": 0,
+    }
+    return run, args, learned
