@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -392,13 +392,18 @@ def _from_frame(frame: Any, names: tuple[Any, ...]) -> _Table:
 def _read_excel(path: Path, key: Key) -> _Table:
     import pandas as pd
 
+    engine: Literal["openpyxl", "xlrd"] = "xlrd"
+    if zipfile.is_zipfile(path):
+        engine = "openpyxl"
+        with zipfile.ZipFile(path) as archive:
+            if any(e.file_size > _RATIO * e.compress_size + _SLACK for e in archive.infolist()):
+                raise FormatError("a sheet declares more bytes than its content can give.")
     try:
-        sheets = pd.read_excel(path, header=None, sheet_name=None)
+        sheets = pd.read_excel(path, header=None, sheet_name=None, engine=engine)
     except ImportError as error:
-        package = "openpyxl" if zipfile.is_zipfile(path) else "xlrd"
         raise MissingExtraError(
-            f"Excel files are read with {package}, which is not installed; {path} is one. "
-            f"Run: pip install {package}"
+            f"Excel files are read with {engine}, which is not installed; {path} is one. "
+            f"Run: pip install {engine}"
         ) from error
     names = list(sheets)
     frame = sheets[_known(key, names) if key is not None else names[0]]
