@@ -218,6 +218,8 @@ def _series(path: str | Path, name: str, values: Any) -> NDArray[np.float64]:
     try:
         if isinstance(values, list):
             values = [float(v) for v in values]
+        elif isinstance(values, Tensor):
+            values = values.double().numpy()
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise FormatError(f"{path}: {name} must be a series of numbers; {error}.") from error

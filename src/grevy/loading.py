@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ Key = str | int | None
 def load_data(
     file: str | Path, key: Key = None, columns: Sequence[str | int] | None = None
 ) -> NDArray[Any]:
-    """Read one array from a file of any of the formats that CEBRA reads.
+    r"""Read one array from a file of any of the formats that CEBRA reads.
 
     These are .npy, .npz, HDF5 (plain, or a table of pandas), torch, csv, Excel, pickle, joblib
     (uncompressed, zlib or gzip) and Matlab (version 5 and 7.3), told apart by content.
@@ -104,7 +104,7 @@ def load_data(
     >>> import tempfile
     >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp()) / "position.txt"
-    >>> _ = file.write_text("x,y\\n1,2\\n3,4\\n")
+    >>> _ = file.write_text("x,y\n1,2\n3,4\n")
     >>> load_data(file, columns=["y"])
     array([[2],
            [4]])
@@ -113,7 +113,7 @@ def load_data(
     with _said(path):
         kind = _kind(path)
         table = _READERS[kind](path, key)
-        if table.levels and "coords" in table.levels and key is None and kind == "hdf5":
+        if table.levels and "coords" in table.levels and key is None:
             return _positions(table, columns, 0.6)
         return _chosen(table, columns)
 
@@ -351,11 +351,12 @@ def _read_csv(path: Path, key: Key) -> _Table:
     _no_key(key, "a csv file")
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = next(csv.reader(file), [])
+    if first[:1] == ["scorer"]:
+        return _deeplabcut_csv(path)
     header = not all(_is_number(cell) for cell in first)
     frame = pd.read_csv(
         path,
         header=0 if header else None,
-        float_precision="round_trip",
         encoding="utf-8-sig",
         index_col=False,
         low_memory=False,
@@ -391,13 +392,18 @@ def _from_frame(frame: Any, names: tuple[Any, ...]) -> _Table:
 def _read_excel(path: Path, key: Key) -> _Table:
     import pandas as pd
 
+    engine: Literal["openpyxl", "xlrd"] = "xlrd"
+    if zipfile.is_zipfile(path):
+        engine = "openpyxl"
+        with zipfile.ZipFile(path) as archive:
+            if any(e.file_size > _RATIO * e.compress_size + _SLACK for e in archive.infolist()):
+                raise FormatError("a sheet declares more bytes than its content can give.")
     try:
-        sheets = pd.read_excel(path, header=None, sheet_name=None)
+        sheets = pd.read_excel(path, header=None, sheet_name=None, engine=engine)
     except ImportError as error:
-        package = "openpyxl" if path.open("rb").read(2) == b"PK" else "xlrd"
         raise MissingExtraError(
-            f"Excel files are read with {package}, which is not installed; {path} is one. "
-            f"Run: pip install {package}"
+            f"Excel files are read with {engine}, which is not installed; {path} is one. "
+            f"Run: pip install {engine}"
         ) from error
     names = list(sheets)
     frame = sheets[_known(key, names) if key is not None else names[0]]
@@ -581,9 +587,7 @@ def _deeplabcut_csv(path: Path) -> _Table:
         )
     # The first columns name the frame: one of them, or folder, video and image.
     use = [i for i, what in enumerate(rows[-1]) if what in ("x", "y", "likelihood")]
-    frame = pd.read_csv(
-        path, skiprows=len(rows), header=None, float_precision="round_trip", low_memory=False
-    )
+    frame = pd.read_csv(path, skiprows=len(rows), header=None, low_memory=False)
     table = _from_frame(frame.iloc[:, use], ())
     columns = tuple(zip(*([row[i] for i in use] for row in rows), strict=True))
     return _Table(table.values, columns, levels)
@@ -637,9 +641,7 @@ def _no_key(key: Key, what: str) -> None:
 
 def _known(name: Any, names: Sequence[Any], *, what: str = "key") -> Any:
     if name not in names:
-        raise DataError(
-            f"the {what} must be in the file; {name!r} is not: it has {_listed(names)}."
-        )
+        raise DataError(f"a {what} must be in the file; {name!r} is not: it has {_listed(names)}.")
     return name
 
 

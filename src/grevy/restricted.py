@@ -122,7 +122,8 @@ def read_torch(path: str | Path) -> object:
     """
     path = Path(path)
     try:
-        head = path.open("rb").read(len(LEGACY_TORCH))
+        with path.open("rb") as file:
+            head = file.read(len(LEGACY_TORCH))
         if head == LEGACY_TORCH:
             raise FormatError(
                 f"a torch file must be a zip archive; {path} is of the format before torch 1.6. "
@@ -366,7 +367,9 @@ def _key(key: Any) -> Any:
     # Tuples in tuples as keys can take for ever to hash, and no file of data has them.
     if type(key) in _ATOMS or (type(key) is tuple and all(type(k) in _ATOMS for k in key)):
         return key
-    raise FormatError(f"keys must be strings or numbers; this file has one of {type(key).__name__}")
+    raise FormatError(
+        f"keys must be strings or numbers; this file has one of type {type(key).__name__}."
+    )
 
 
 def _count(value: Any) -> int:
@@ -378,7 +381,8 @@ def _count(value: Any) -> int:
 def _dtype(held: Any) -> np.dtype[Any]:
     if not isinstance(held, _Held) or held.kind != "dtype":
         raise FormatError("an array must have a dtype; this file is damaged.")
-    return np.dtype(held.value)
+    dtype: np.dtype[Any] = held.value
+    return dtype
 
 
 def _array(raw: Any, dtype: Any, shape: Sequence[Any], order: Any) -> NDArray[Any]:

@@ -1,0 +1,418 @@
+"""Loading: every format by content, nothing run or followed outside, keypoints by slow twins."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from grevy.errors import (
+    ConfigError,
+    DataError,
+    FormatError,
+    GrevyError,
+    MissingExtraError,
+    UnsafeFileError,
+)
+from grevy.loading import load_data, load_deeplabcut
+
+RNG = np.random.default_rng()
+
+
+def write(path: Path, kind: str, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> None:
+    """The same two arrays, or the first alone, in any format."""
+    both = {"neural": first, "trial": second}
+    match kind:
+        case "npy":
+            with path.open("wb") as open_file:
+                np.save(open_file, first)
+        case "npz":
+            with path.open("wb") as open_file:
+                np.savez(open_file, **both)
+        case "npz packed":
+            with path.open("wb") as open_file:
+                np.savez_compressed(open_file, **both)
+        case "hdf5":
+            with h5py.File(path, "w") as file:
+                for name, array in both.items():
+                    file[name] = array
+        case "torch":
+            torch.save({k: torch.from_numpy(v) for k, v in both.items()}, path)
+        case "pickle":
+            path.write_bytes(pickle.dumps(both))
+        case "old pickle":
+            path.write_bytes(pickle.dumps(both, 0))
+        case "zlib":
+            path.write_bytes(zlib.compress(pickle.dumps(both)))
+        case "gzip":
+            path.write_bytes(gzip.compress(pickle.dumps(both)))
+        case "matlab":
+            with path.open("wb") as open_file:
+                scipy.io.savemat(open_file, both, do_compression=True)
+        case "matlab 7.3":
+            with h5py.File(path, "w", userblock_size=512) as file:
+                for name, array in both.items():
+                    file[name] = array.T
+                    file[name].attrs["MATLAB_class"] = np.bytes_("double")
+            with path.open("r+b") as open_file:
+                open_file.write(b"MATLAB 7.3 MAT-file".ljust(128))
+        case "csv":
+            path.write_text("\n".join(",".join(map(repr, row)) for row in first.tolist()) + "\n")
+
+
+SEVERAL = [
+    "npz", "npz packed", "hdf5", "torch", "pickle", "old pickle", "zlib", "gzip", "matlab",
+    "matlab 7.3",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*SEVERAL, "npy", "csv"])
+@pytest.mark.parametrize("name", ["data.txt", "data", "data.npy", "data.h5"])
+def test_every_format_by_content(tmp_path: Path, kind: str, name: str) -> None:
+    first, second = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 2))
+    write(tmp_path / name, kind, first, second)
+    np.testing.assert_array_equal(load_data(tmp_path / name), first)
+    if kind in SEVERAL:
+        np.testing.assert_array_equal(load_data(tmp_path / name, key="trial"), second)
+        with pytest.raises(DataError, match="neural, trial"):
+            load_data(tmp_path / name, "absent")
+    else:
+        with pytest.raises(DataError, match="no keys"):
+            load_data(tmp_path / name, key="trial")
+    np.testing.assert_array_equal(load_data(tmp_path / name, columns=[2, 0]), first[:, [2, 0]])
+    with pytest.raises(DataError, match="column"):
+        load_data(tmp_path / name, columns=[3])
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "hdf5", "torch", "pickle", "gzip", "matlab"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u8", "i2", "f4", "f8", "?"])
+def test_dtypes_are_kept(tmp_path: Path, kind: str, dtype: str) -> None:
+    first = RNG.integers(0, 2, (3, 2)).astype(dtype)
+    write(tmp_path / "x", kind, first, first)
+    found = load_data(tmp_path / "x")
+    np.testing.assert_array_equal(found, first)
+    assert found.dtype == first.dtype or (kind == "matlab" and dtype == "?")
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize("kind", [*SEVERAL, "npy"])
+def test_damage_gives_a_sentence(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "x", kind, RNG.normal(size=(5, 3)), RNG.normal(size=(4, 2)))
+    good = (tmp_path / "x").read_bytes()
+    for trial in range(40):
+        bad = bytearray(good)
+        if trial % 2:
+            bad = bad[: RNG.integers(0, len(bad))]
+        else:
+            bad[RNG.integers(0, len(bad))] ^= 1 << int(RNG.integers(0, 8))
+        (tmp_path / "y").write_bytes(bad)
+        try:
+            load_data(tmp_path / "y")
+        except GrevyError as error:
+            text = str(error)
+            assert text.endswith(".")
+            assert str(tmp_path / "y") in text
+            assert "\n" not in text
+
+
+def test_csv(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    values = RNG.normal(size=(20, 2))
+    lines = [",".join(map(repr, row)) for row in values.tolist()]
+    file.write_text("\ufeffspeed, angle\n" + "\n".join(lines))
+    np.testing.assert_allclose(load_data(file), values, rtol=3e-16)
+    np.testing.assert_allclose(load_data(file, columns=["angle"]), values[:, 1:], rtol=3e-16)
+    with pytest.raises(DataError, match="speed, angle"):
+        load_data(file, columns=["place"])
+    with pytest.raises(ConfigError, match="list"):
+        load_data(file, columns="angle")
+    file.write_text("1,2\n3,\n")
+    np.testing.assert_array_equal(load_data(file), [[1, 2], [3, np.nan]])
+    file.write_text("a,b\n1,2\n3,x\n")
+    with pytest.raises(DataError, match=r"'b', data row 1 .*'x'"):
+        load_data(file)
+    file.write_text("a,b\n")
+    with pytest.raises(DataError, match="rows"):
+        load_data(file)
+    file.write_text("1,2\n3,4,5\n")
+    with pytest.raises(FormatError):
+        load_data(file)
+    file.write_text("")
+    with pytest.raises(DataError, match="empty"):
+        load_data(file)
+
+
+def test_unknown_and_absent_files(tmp_path: Path) -> None:
+    (tmp_path / "x.npy").write_bytes(bytes(range(256)))
+    with pytest.raises(FormatError, match="none of these"):
+        load_data(tmp_path / "x.npy")
+    with pytest.raises(FormatError, match="No such file"):
+        load_data(tmp_path / "absent.h5")
+    with pytest.raises(FormatError):
+        load_data(tmp_path)
+
+
+def test_excel(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    file = tmp_path / "x"
+    try:
+        import openpyxl  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("[Content_Types].xml", "<Types/>")
+        with pytest.raises(MissingExtraError, match="pip install openpyxl"):
+            load_data(file)
+        return
+    values = RNG.normal(size=(4, 2))
+    with pd.ExcelWriter(tmp_path / "x.xlsx") as writer:
+        pd.DataFrame(values).to_excel(writer, sheet_name="bare", index=False, header=False)
+        pd.DataFrame(values, columns=["a", "b"]).to_excel(writer, sheet_name="named", index=False)
+    (tmp_path / "x.xlsx").rename(file)
+    np.testing.assert_allclose(load_data(file), values)
+    np.testing.assert_allclose(load_data(file, "named", ["b"]), values[:, 1:])
+    with pytest.raises(DataError, match="bare, named"):
+        load_data(file, "absent")
+
+
+def test_code_is_never_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"touch {marker}",)
+
+    evil = np.array([Runs()], dtype=object)
+    blob = pickle.dumps(Runs())
+    np.save(tmp_path / "a.npy", evil, allow_pickle=True)
+    np.savez(tmp_path / "b.npz", x=evil)
+    torch.save(Runs(), tmp_path / "c")
+    for name, content in {"d": blob, "e": zlib.compress(blob), "f": gzip.compress(blob)}.items():
+        (tmp_path / name).write_bytes(content)
+    with h5py.File(tmp_path / "g", "w") as file:
+        group = file.create_group("df_with_missing")
+        group.attrs["pandas_type"] = np.bytes_("frame_table")
+        group.attrs["non_index_axes"] = np.bytes_(pickle.dumps(Runs(), 0))
+    (tmp_path / "h").write_bytes(pickle.dumps(Runs(), 0))
+    files = [f for f in tmp_path.iterdir() if f.is_file()]
+    assert len(files) == 8
+    for path in files:
+        with pytest.raises(UnsafeFileError):
+            load_data(path)
+        assert not marker.exists(), path
+    pickle.loads(blob)
+    assert marker.exists()
+
+
+def test_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones(7))
+    raw = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(raw.replace(b"(7,), }" + b" " * 12, b"(7000000000000,), }"))
+    with pytest.raises(FormatError, match="7000000000000"):
+        load_data(tmp_path / "a.npy")
+    with h5py.File(tmp_path / "b", "w") as file:
+        file.create_dataset("x", shape=(2**20, 2**20), chunks=(64, 64), dtype="f8")
+    with pytest.raises(FormatError, match="declares"):
+        load_data(tmp_path / "b")
+
+
+def test_hdf5_stays_within_its_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "secret", "w") as file:
+        file["x"] = np.ones(3)
+    np.arange(3.0).tofile(tmp_path / "raw")
+    for name in ("link", "raw data", "virtual"):
+        with h5py.File(tmp_path / name, "w") as file:
+            if name == "link":
+                file["x"] = h5py.ExternalLink(str(tmp_path / "secret"), "x")
+            elif name == "raw data":
+                file.create_dataset("x", (3,), "f8", external=[(str(tmp_path / "raw"), 0, 24)])
+            else:
+                layout = h5py.VirtualLayout((3,), "f8")
+                layout[:] = h5py.VirtualSource(str(tmp_path / "secret"), "x", (3,))
+                file.create_virtual_dataset("x", layout)
+        for key in (None, "x"):
+            with pytest.raises(UnsafeFileError, match="outside"):
+                load_data(tmp_path / name, key)
+
+
+def test_groups_of_hdf5_and_lists(tmp_path: Path) -> None:
+    data = RNG.normal(size=(3, 2))
+    with h5py.File(tmp_path / "x", "w") as file:
+        file["a/b/data"] = data
+        file["a/words"] = "text"
+    np.testing.assert_array_equal(load_data(tmp_path / "x", "a/b/data"), data)
+    np.testing.assert_array_equal(load_data(tmp_path / "x"), data)
+    (tmp_path / "y").write_bytes(pickle.dumps([data, data + 1]))
+    np.testing.assert_array_equal(load_data(tmp_path / "y", 1), data + 1)
+    (tmp_path / "z").write_bytes(pickle.dumps([[1, 2], [3, 4]]))
+    np.testing.assert_array_equal(load_data(tmp_path / "z"), [[1, 2], [3, 4]])
+    nested: Any = [0]
+    for _ in range(60):
+        nested = [nested, nested]
+    (tmp_path / "w").write_bytes(pickle.dumps(nested))
+    with pytest.raises(DataError, match="nested"):
+        load_data(tmp_path / "w")
+
+
+# Tables as pandas writes them, by hand: pytables need not be there.
+
+
+def pandas_table(path: Path, values: Any, columns: list[Any], levels: list[str], how: str) -> None:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("df_with_missing")
+        if how == "table":
+            group.attrs["pandas_type"] = np.bytes_("frame_table")
+            group.attrs["non_index_axes"] = np.bytes_(pickle.dumps([(1, columns)], 0))
+            group.attrs["values_cols"] = np.bytes_(pickle.dumps(["values_block_0"], 0))
+            names = {1: {"names": levels, "type": "MultiIndex"}, "index": {}}
+            group.attrs["info"] = np.bytes_(pickle.dumps(names, 0))
+            kind = [("index", "<i8"), ("values_block_0", "<f8", (values.shape[1],))]
+            rows = np.zeros(len(values), dtype=kind)
+            rows["values_block_0"] = values
+            group["table"] = rows
+            group["table"].attrs["values_block_0_kind"] = np.bytes_(pickle.dumps(columns, 0))
+            return
+        group.attrs["pandas_type"] = np.bytes_("frame")
+        group.attrs["nblocks"] = 1
+        for axis in ("axis0", "block0_items"):
+            group.attrs[f"{axis}_variety"] = np.bytes_("multi")
+            group.attrs[f"{axis}_nlevels"] = len(levels)
+            for number, level in enumerate(levels):
+                words = sorted({c[number] for c in columns})
+                group[f"{axis}_level{number}"] = np.array(words, dtype="S")
+                group[f"{axis}_level{number}"].attrs["name"] = np.bytes_(level)
+                codes = [words.index(c[number]) for c in columns]
+                group[f"{axis}_label{number}"] = np.array(codes, dtype="i1")
+        group["block0_values"] = values
+        group["block0_values"].attrs["transposed"] = 1
+
+
+def csv_table(path: Path, values: Any, columns: list[Any], levels: list[str]) -> None:
+    lines = [[level, *(c[i] for c in columns)] for i, level in enumerate(levels)]
+    lines += [[t, *map(repr, row)] for t, row in enumerate(values.tolist())]
+    path.write_text("\n".join(",".join(map(str, line)) for line in lines).replace("nan", ""))
+
+
+LEVELS = ["scorer", "bodyparts", "coords"]
+HOW = ["table", "fixed", "csv"]
+
+
+def tracked(path: Path, how: str, values: Any, parts: list[str], coords: tuple[str, ...]) -> None:
+    columns = [("net", part, coord) for part in parts for coord in coords]
+    if how == "csv":
+        csv_table(path, values, columns, LEVELS)
+    else:
+        pandas_table(path, values, columns, LEVELS, how)
+
+
+def interpolated(xyp: Any, pcutoff: float) -> list[list[float]]:
+    """One keypoint, frame by frame."""
+    good = [t for t, (x, y, p) in enumerate(xyp) if p >= pcutoff and x == x and y == y]
+    out = []
+    for t in range(len(xyp)):
+        before = [g for g in good if g <= t]
+        after = [g for g in good if g >= t]
+        a = before[-1] if before else after[0]
+        b = after[0] if after else before[-1]
+        share = 0.0 if a == b else (t - a) / (b - a)
+        out.append([xyp[a][i] + share * (xyp[b][i] - xyp[a][i]) for i in (0, 1)])
+    return out
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_keypoints(tmp_path: Path, how: str) -> None:
+    parts = ["tail", "nose", "paw"]
+    values = RNG.normal(size=(60, 9)) * 100
+    values[:, 2::3] = RNG.random((60, 3))
+    values[RNG.integers(0, 60, 5), 0] = np.nan
+    tracked(tmp_path / "x", how, values, parts, ("x", "y", "likelihood"))
+    found = load_deeplabcut(tmp_path / "x")
+    slow = [interpolated(values[:, 3 * i : 3 * i + 3].tolist(), 0.6) for i in range(3)]
+    assert found.shape == (60, 6)
+    np.testing.assert_allclose(found, np.concatenate(slow, axis=1), rtol=1e-12, atol=1e-10)
+    some = load_deeplabcut(tmp_path / "x", keypoints=["paw", "tail"], pcutoff=0.3)
+    slow = [interpolated(values[:, 3 * i : 3 * i + 3].tolist(), 0.3) for i in (2, 0)]
+    np.testing.assert_allclose(some, np.concatenate(slow, axis=1), rtol=1e-12, atol=1e-10)
+    np.testing.assert_array_equal(load_data(tmp_path / "x", columns=["nose"]), found[:, 2:4])
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_marked_frames_have_no_likelihood(tmp_path: Path, how: str) -> None:
+    values = RNG.normal(size=(8, 4))
+    values[3, 1] = np.nan
+    tracked(tmp_path / "x", how, values, ["a", "b"], ("x", "y"))
+    found = load_deeplabcut(tmp_path / "x")
+    np.testing.assert_allclose(found[3, :2], (values[2, :2] + values[4, :2]) / 2)
+    np.testing.assert_array_equal(found[:, 2:], values[:, 2:])
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_ends_and_the_never_seen(tmp_path: Path, how: str) -> None:
+    values = np.stack([np.arange(6.0), np.arange(6.0) * 2, [0, 0, 1, 0.6, 0, 0]], axis=1)
+    tracked(tmp_path / "x", how, values, ["a"], ("x", "y", "likelihood"))
+    expected = [[2, 4], [2, 4], [2, 4], [3, 6], [3, 6], [3, 6]]
+    np.testing.assert_array_equal(load_deeplabcut(tmp_path / "x"), expected)
+    values[:, 2] = 0.1
+    tracked(tmp_path / "y", how, values, ["a"], ("x", "y", "likelihood"))
+    with pytest.raises(DataError, match="'a' has no position"):
+        load_deeplabcut(tmp_path / "y")
+
+
+def test_what_keypoints_must_be(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    tracked(file, "table", np.ones((3, 6)), ["a", "b"], ("x", "y", "likelihood"))
+    with pytest.raises(DataError, match=r"keypoint must be in the file; 'c' .* a, b"):
+        load_deeplabcut(file, ["c"])
+    with pytest.raises(ConfigError):
+        load_deeplabcut(file, "a")
+    with pytest.raises(ConfigError):
+        load_deeplabcut(file, [])
+    for cutoff in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match="pcutoff"):
+            load_deeplabcut(file, pcutoff=cutoff)
+    np.save(tmp_path / "y.npy", np.ones(3))
+    with pytest.raises(FormatError, match="DeepLabCut"):
+        load_deeplabcut(tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_several_animals_are_refused(tmp_path: Path, how: str) -> None:
+    levels = ["scorer", "individuals", "bodyparts", "coords"]
+    columns = [("net", who, "a", c) for who in ("m1", "m2") for c in ("x", "y", "likelihood")]
+    if how == "csv":
+        csv_table(tmp_path / "x", np.ones((3, 6)), columns, levels)
+    else:
+        pandas_table(tmp_path / "x", np.ones((3, 6)), columns, levels, how)
+    with pytest.raises(DataError, match="one animal"):
+        load_deeplabcut(tmp_path / "x")
+
+
+def test_against_pandas_itself(tmp_path: Path) -> None:
+    pytest.importorskip("tables")
+    pd = pytest.importorskip("pandas")
+    columns = pd.MultiIndex.from_product(
+        [["net"], ["b", "a"], ["x", "y", "likelihood"]], names=LEVELS
+    )
+    frame = pd.DataFrame(RNG.random((9, 6)), columns=columns)
+    for how in ("table", "fixed"):
+        frame.to_hdf(tmp_path / how, key="df_with_missing", format=how)
+        found = load_data(tmp_path / how, "df_with_missing")
+        np.testing.assert_array_equal(found, frame.to_numpy())
+        assert (
+            load_deeplabcut(tmp_path / how, ["a"], 0.0).tolist()
+            == frame.iloc[:, 3:5].values.tolist()
+        )
+        plain = pd.DataFrame({"b": [1, 2], "a": [0.5, 1.5], "c": [3, 4]})
+        plain.to_hdf(tmp_path / f"{how} plain", key="d", format=how)
+        np.testing.assert_array_equal(
+            load_data(tmp_path / f"{how} plain", columns=["a", "c"]), [[0.5, 3], [1.5, 4]]
+        )
