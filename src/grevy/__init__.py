@@ -17,6 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import aliases as _aliases
+
 if TYPE_CHECKING:
     from .config import TrainConfig
     from .encoders import EncoderSpec
@@ -56,6 +58,9 @@ if TYPE_CHECKING:
     from .training import adapt, resume, train
 
 __version__ = "0.1.0"
+
+_SUBMODULES = ("grid_search", "metrics")
+"""Modules that notebooks reach as attributes, without importing them."""
 
 _HOME = {
     "CEBRA": "estimator",
@@ -162,7 +167,12 @@ __all__ = [
 ]
 
 
+_aliases.install()
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES or name in _aliases.MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'grevy' has no attribute '{name}'")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -7,13 +7,14 @@ so one kind of layer serves all of them.
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
 from .windows import ReceptiveField
 
-__all__ = ["ARCHITECTURES", "Architecture", "Layer", "Width"]
+__all__ = ["ARCHITECTURES", "Architecture", "Layer", "Width", "get_options"]
 
 Width = Literal["hidden", "half", "latents", "10 latents", "30 latents"]
 
@@ -227,3 +228,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 """Every architecture by the name CEBRA gives it; the plain ones come first."""
+
+
+def get_options(pattern: str = "*") -> list[str]:
+    """Names of all architectures that match a shell pattern.
+
+    Examples
+    --------
+    >>> get_options("offset5*")
+    ['offset5-model', 'offset50-model']
+    """
+    return fnmatch.filter(ARCHITECTURES, pattern)
