@@ -30,18 +30,15 @@ _HELPER = {
     "ensemble_embeddings": "alignment",
 }
 _DECODERS = {"KNNDecoder": "decoders", "L1LinearRegressor": "decoders"}
-_PLOTS = dict.fromkeys(
-    (
-        "compare_models",
-        "plot",
-        "plot_consistency",
-        "plot_embedding",
-        "plot_loss",
-        "plot_overview",
-        "plot_temperature",
-    ),
-    "model_plots",
-)
+_PLOTS = {
+    "compare_models": "model_plots",
+    "plot": "model_plots",
+    "plot_consistency": "model_plots",
+    "plot_embedding": "model_plots",
+    "plot_loss": "model_plots",
+    "plot_overview": "model_plots",
+    "plot_temperature": "model_plots",
+}
 
 MODULES: dict[str, dict[str, str]] = {
     "data": {},

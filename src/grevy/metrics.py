@@ -130,7 +130,7 @@ def infonce_to_goodness_of_fit(
     if model is not None:
         if num_sessions is not None:
             raise ConfigError(
-                "a fitted model knows its sessions; num_sessions goes with batch_size."
+                "a fitted model knows its sessions: give num_sessions with batch_size."
             )
         n = _negatives(model._fitted())
     else:
