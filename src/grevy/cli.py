@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from . import __version__
+from . import __version__, model_cli
 from .errors import ConfigError, GrevyError
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app = App(
     version_flags=["--version"],
     result_action="return_value",
 )
+model_cli.add(app)
 _Many = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())]
 _Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]
 _Json = Annotated[bool, Parameter(name="--json", negative=())]

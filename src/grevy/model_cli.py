@@ -1,0 +1,439 @@
+"""Commands that make and use models: fit, embed, decode, search, convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from .errors import ConfigError, DataError
+
+__all__ = ["add"]
+
+_Many = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
+_Flag = Annotated[bool, Parameter(negative=())]
+_GRID = {
+    "architecture": "model_architecture",
+    "latents": "output_dimension",
+    "hidden": "num_hidden_units",
+    "steps": "max_iterations",
+    "offset": "time_offsets",
+    "seed": "random_state",
+}
+"""Short names of the command line, and CEBRA's; all others are CEBRA's own."""
+
+
+def add(app: App) -> None:
+    """Add the commands to an application."""
+    for command in (fit, embed, decode, search, convert):
+        app.command(command)
+
+
+def fit(
+    file: Path,
+    /,
+    *,
+    labels: _Many = (),
+    out: Path | None = None,
+    activity: str | None = None,
+    label_file: Path | None = None,
+    units: str | None = None,
+    bin_s: float | None = None,
+    architecture: str = "offset10-model",
+    latents: int = 8,
+    hidden: int = 32,
+    steps: int = 2000,
+    learning_rate: float = 3e-4,
+    temperature: float = 1.0,
+    learn_temperature: _Flag = False,
+    distance: Literal["cosine", "euclidean"] = "cosine",
+    conditional: Literal["time", "time_delta", "delta_normal"] | None = None,
+    delta: float | None = None,
+    offset: int = 10,
+    hybrid: _Flag = False,
+    batch_size: int = 512,
+    seed: int = 0,
+    device: str = "cuda_if_available",
+    quiet: _Flag = False,
+) -> None:
+    """Fit one CEBRA model to a file and save it.
+
+    Parameters
+    ----------
+    file
+        .nwb, .npz, .npy, .h5, .csv or .mat.
+    labels
+        Labels to learn from, by name; without them time makes the pairs.
+    out
+        Model file to write; by default the file's name with ".safetensors".
+    activity
+        Which array of the file is the activity.
+    label_file
+        A file with the label, for formats that hold a single array.
+    units
+        Which units of an NWB file to take.
+    bin_s
+        Width of a spike-count bin in seconds.
+    architecture
+        Encoder, by CEBRA's name.
+    latents
+        Dimensions of the embedding.
+    hidden
+        Hidden units.
+    steps
+        Training steps.
+    learning_rate
+        Adam's.
+    temperature
+        Of the loss.
+    learn_temperature
+        Learn the temperature too.
+    distance
+        Similarity of the loss.
+    conditional
+        How labels make positives.
+    delta
+        Standard deviation of the labels of positives, for delta_normal.
+    offset
+        Samples between a reference and its positive.
+    hybrid
+        Use labels and time together.
+    batch_size
+        References a step.
+    seed
+        Every random number follows from it.
+    device
+        cuda_if_available, cpu, cuda or cuda:N.
+    quiet
+        Show no progress.
+    """
+    from .estimator import CEBRA
+
+    source = _source(file, activity, labels, label_file, units, bin_s)
+    used = offset if not labels or hybrid or conditional != "delta_normal" else 1
+    model = CEBRA(
+        model_architecture=architecture,
+        output_dimension=latents,
+        num_hidden_units=hidden,
+        max_iterations=steps,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        temperature_mode="auto" if learn_temperature else "constant",
+        distance=distance,
+        conditional=conditional,
+        delta=delta,
+        time_offsets=used,
+        hybrid=hybrid,
+        batch_size=batch_size,
+        random_state=seed,
+        device=device,
+        verbose=not quiet,
+        label_periods=source.periods or None,
+    )
+    model.fit(source.activity, *source.labels, epochs=source.epochs)
+    path = out or Path(f"{file.stem}.safetensors")
+    model.save(path)
+    if not quiet:
+        bits = model.score(source.activity, *source.labels, epochs=source.epochs)
+        print(f"goodness of fit {bits:.3f} bits above chance, on the samples it was trained on")
+    print(path)
+
+
+def embed(
+    model: Path,
+    file: Path,
+    /,
+    *,
+    out: Path | None = None,
+    activity: str | None = None,
+    units: str | None = None,
+    bin_s: float | None = None,
+    session: int | None = None,
+) -> None:
+    """Embed a file with a saved model.
+
+    Parameters
+    ----------
+    model
+        Written by `grevy fit`, `CEBRA.save`, or the CEBRA library.
+    file
+        As in `grevy fit`.
+    out
+        .npy, .npz or .csv to write; by default the file's name with "-embedding.npy".
+    activity
+        Which array of the file is the activity.
+    units
+        Which units of an NWB file to take.
+    bin_s
+        Width of a spike-count bin in seconds.
+    session
+        Whose encoder, for a model of several sessions.
+    """
+    import io
+
+    import numpy as np
+
+    from .atomic import write_atomic
+    from .estimator import CEBRA
+
+    source = _source(file, activity, (), None, units, bin_s)
+    values = CEBRA.load(model).transform(source.activity, session_id=session)
+    path = out or Path(f"{file.stem}-embedding.npy")
+    if path.suffix not in (".npy", ".npz", ".csv"):
+        raise ConfigError(f"an embedding is written as .npy, .npz or .csv; found '{path.suffix}'.")
+    blob = io.BytesIO()
+    if path.suffix == ".npz":
+        np.savez_compressed(blob, embedding=values)
+    elif path.suffix == ".npy":
+        np.save(blob, values, allow_pickle=False)
+    else:
+        header = ",".join(f"latent_{i}" for i in range(values.shape[1]))
+        np.savetxt(blob, values, delimiter=",", header=header, comments="", fmt="%.9g")
+    with write_atomic(path) as handle:
+        handle.write(blob.getvalue())
+    print(path)
+
+
+def decode(
+    model: Path,
+    file: Path,
+    /,
+    *,
+    labels: _Many,
+    folds: int = 5,
+    guard: int | None = None,
+    activity: str | None = None,
+    label_file: Path | None = None,
+    units: str | None = None,
+    bin_s: float | None = None,
+    session: int | None = None,
+) -> None:
+    """Decode labels from the embedding of a saved model, contiguous stretches left out in turn.
+
+    Parameters
+    ----------
+    model
+        As in `grevy embed`.
+    file
+        As in `grevy fit`.
+    labels
+        What to decode.
+    folds
+        Stretches.
+    guard
+        Samples beside a left-out stretch that the decoder does not learn from; by default the
+        window and the longest time offset of the model.
+    activity
+        Which array of the file is the activity.
+    label_file
+        A file with the label, for formats that hold a single array.
+    units
+        Which units of an NWB file to take.
+    bin_s
+        Width of a spike-count bin in seconds.
+    session
+        Whose encoder, for a model of several sessions.
+    """
+    import numpy as np
+
+    from .decode import Target, decode_blocks
+    from .estimator import CEBRA
+
+    source = _source(file, activity, labels, label_file, units, bin_s)
+    fitted = CEBRA.load(model)
+    if fitted.run_.config.encoder.factor > 1:
+        raise ConfigError("a model that resamples time has no row for every sample to decode from.")
+    z = fitted.set_params(pad_before_transform=True).transform(source.activity, session_id=session)
+    if folds < 2 or folds * 4 > len(z):
+        raise ConfigError(f"folds must lie between 2 and {len(z) // 4}; found {folds}.")
+    apart = len(fitted.offset_) + _reach(fitted) if guard is None else guard
+    column = 0
+    for name, values in zip(source.names, source.labels, strict=True):
+        if len(values) != len(z):
+            raise DataError(f"label '{name}' has {len(values)} rows and the activity {len(z)}.")
+        if values.dtype.kind == "f":
+            y = values.reshape(len(z), -1).astype(np.float64)
+            periods = np.array([source.periods.get(column + i, 0.0) for i in range(y.shape[1])])
+            column += y.shape[1]
+            target, what = Target(y, periods), "mean error"
+        else:
+            code = np.unique(values, return_inverse=True)[1].reshape(-1, 1).astype(np.int64)
+            target, what = Target(code, np.zeros(1), int(code.max()) + 1), "share wrong"
+        errors, constant = decode_blocks(z, target, n_folds=folds, guard=apart)
+        each = " ".join(f"{e:.4g}" for e in errors)
+        print(
+            f"{name}: {what} {errors.mean():.4g} (folds {each}); best constant "
+            f"{constant.mean():.4g}"
+        )
+    print(
+        f"The decoder never saw the stretch it is judged on (nor {apart} samples beside it). "
+        f"{_seen(fitted, source)}"
+    )
+
+
+def search(
+    file: Path,
+    /,
+    *,
+    grid: _Many,
+    labels: _Many = (),
+    out: Path = Path("saved_models"),
+    activity: str | None = None,
+    label_file: Path | None = None,
+    units: str | None = None,
+    bin_s: float | None = None,
+    seed: int = 0,
+    quiet: _Flag = False,
+) -> None:
+    """Fit a grid of models and rank them by goodness of fit on stretches left out.
+
+    Parameters
+    ----------
+    file
+        As in `grevy fit`.
+    grid
+        NAME=VALUE,VALUE for every setting, such as latents=3,8 learning_rate=1e-3,1e-2; CEBRA's
+        names are understood too.
+    labels
+        Labels to learn from.
+    out
+        Folder of the models; what is there already is not trained again.
+    activity
+        Which array of the file is the activity.
+    label_file
+        A file with the label, for formats that hold a single array.
+    units
+        Which units of an NWB file to take.
+    bin_s
+        Width of a spike-count bin in seconds.
+    seed
+        Every random number follows from it.
+    quiet
+        Show no progress.
+    """
+    import warnings
+
+    from .grid_search import GridSearch
+
+    source = _source(file, activity, labels, label_file, units, bin_s)
+    params: dict[str, Any] = {
+        "model_architecture": "offset10-model",
+        "batch_size": 512,
+        "time_offsets": 10,
+        "max_iterations": 1000,
+        "random_state": seed,
+        "verbose": not quiet,
+    }
+    params |= dict(_points(text) for text in grid)
+    name = file.stem
+    data = (source.activity, *source.labels) if source.labels else source.activity
+    searched = GridSearch().fit_models({name: data}, params, models_dir=str(out))
+    table = searched.get_df_results(models_dir=str(out))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        _, best = searched.get_best_model(dataset_name=name, models_dir=str(out))
+    print(table.to_string(index=False))
+    for warning in said:
+        print(f"! {warning.message}")
+    print(f"best: {best}")
+    print(out)
+
+
+def convert(old: Path, new: Path, /) -> None:
+    """Turn a model file of the CEBRA library into one of grevy, which runs no code.
+
+    Parameters
+    ----------
+    old
+        A checkpoint of CEBRA (.pt).
+    new
+        File to write.
+    """
+    from .estimator import CEBRA
+
+    if new.exists():
+        raise ConfigError(f"{new} exists and is never overwritten. Choose another name.")
+    model = CEBRA.load(old)
+    model.save(new)
+    spec = model.run_.config.encoder
+    steps = len(model.run_.losses)
+    print(
+        f"{spec.architecture}, {spec.latents} latents, {steps} steps, {model.n_features_} channels"
+    )
+    print(new)
+
+
+def _source(
+    file: Path,
+    activity: str | None,
+    labels: tuple[str, ...],
+    label_file: Path | None,
+    units: str | None,
+    bin_s: float | None,
+) -> Any:
+    from .sources import read_source
+
+    return read_source(
+        file,
+        activity=activity,
+        labels=labels,
+        label_file=label_file,
+        units=units,
+        bin_s=bin_s,
+    )
+
+
+def _reach(model: Any) -> int:
+    """The longest time offset of a model's pairs."""
+    from .pairs import DeltaPairs, parts
+
+    behavior, time = parts(model.run_.config.pairs)
+    lag = behavior.lag if isinstance(behavior, DeltaPairs) else 0
+    return max(lag, max(time.offsets) if time else 0)
+
+
+def _seen(model: Any, source: Any) -> str:
+    """Whether the encoder was trained on these very data."""
+    from .inputs import sessions_of
+    from .model import fingerprint
+
+    bare = sessions_of([source.activity], [source.activity], [], several=False)
+    full = sessions_of(
+        [source.activity],
+        [source.activity],
+        list(source.labels),
+        several=False,
+        epochs=source.epochs,
+        periods=source.periods,
+    )
+    prints = {fingerprint(s.recordings[0]) for s in (bare, full)}
+    if prints & set(model.run_.recording_hash.split("+")):
+        return (
+            "But the encoder was trained on these samples, all of them: its scores are in-sample, "
+            "and with label pairs they mean nothing. grevy run leaves stretches out of both."
+        )
+    return "Whether the encoder was trained on these samples this command cannot tell."
+
+
+def _points(text: str) -> tuple[str, Any]:
+    """One setting of a grid: NAME=VALUE,VALUE."""
+    name, equals, values = text.partition("=")
+    if not equals or not values:
+        raise ConfigError(f"a grid is given as NAME=VALUE,VALUE; found '{text}'.")
+    read = [_value(v) for v in values.split(",")]
+    name = _GRID.get(name, name)
+    return name, read if len(read) > 1 else read[0]
+
+
+def _value(text: str) -> Any:
+    """A word of the command line as a number, None, truth value, or itself."""
+    known = {"none": None, "true": True, "false": False}
+    if text.lower() in known:
+        return known[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,166 @@
+"""Activity and labels by name, from any file that grevy reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+from .loading import load_data
+from .windows import Spans
+
+__all__ = ["Source", "read_source"]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a model is fitted to.
+
+    Attributes
+    ----------
+    activity : array, shape (T, C)
+    labels : tuple of arrays
+        Floats are continuous, integers discrete.
+    names : tuple of str
+        Of the labels.
+    epochs : array of int64, shape (E, 2), or None
+    periods : dict of column to period
+        Circular columns among the continuous labels.
+    """
+
+    activity: NDArray[Any]
+    labels: tuple[NDArray[Any], ...]
+    names: tuple[str, ...]
+    epochs: Spans | None
+    periods: dict[int, float]
+
+
+def read_source(
+    path: str | Path,
+    *,
+    activity: str | None = None,
+    labels: Sequence[str] = (),
+    label_file: str | Path | None = None,
+    units: str | None = None,
+    bin_s: float | None = None,
+) -> Source:
+    """Read activity and the named labels.
+
+    Parameters
+    ----------
+    path : path
+        .nwb, .npz, .npy, HDF5, csv or Matlab; told apart by content.
+    activity : str, optional
+        Which array is the activity: a key, or for NWB an object path. In csv all columns that are
+        no labels.
+    labels : sequence of str
+        Keys, columns of csv, or behaviour of an NWB file. For .npy of the columns of `label_file`.
+    label_file : path, optional
+        A file with one label, for formats that hold a single array.
+    units, bin_s
+        As in `grevy.read`, for spikes.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    DataError, FormatError, UnsafeFileError
+        If a name is not there, or the file cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".nwb":
+        return _from_nwb(path, activity, labels, units, bin_s)
+    if units is not None or bin_s is not None:
+        raise DataError(f"units and bins are for spikes of an NWB file; {path} is none.")
+    found: list[NDArray[Any]] = []
+    if _is_csv(path):
+        columns = _header(path)
+        absent = [name for name in labels if name not in columns]
+        if absent:
+            raise DataError(
+                f"{path} has the columns {', '.join(columns) or '(none named)'}; no '{absent[0]}'."
+            )
+        rest = [c for c in columns if c not in labels]
+        x = load_data(path, columns=rest) if columns else load_data(path)
+        found = [load_data(path, columns=[name])[:, 0] for name in labels]
+    else:
+        x = load_data(path, key=_only(path, labels) if activity is None else activity)
+        if label_file is None:
+            found = [load_data(path, key=name) for name in labels]
+    names = tuple(labels)
+    if label_file is not None:
+        values = load_data(label_file, columns=list(labels) or None)
+        found, names = [_vector(values)], names or (Path(label_file).name,)
+    if x.ndim != 2:
+        raise DataError(f"activity must have shape (time, channels); found {x.shape} in {path}.")
+    return Source(x, tuple(_vector(v) for v in found), names, None, {})
+
+
+def _vector(values: NDArray[Any]) -> NDArray[Any]:
+    """A column, or a Matlab row, as a vector."""
+    return values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
+
+
+def _header(path: Path) -> list[str]:
+    """Column names of a csv whose first line is not all numbers."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        cells = [c.strip().strip('"') for c in file.readline().rstrip("\n").split(",")]
+    try:
+        [float(c) for c in cells]
+    except ValueError:
+        return cells
+    return []
+
+
+def _only(path: Path, labels: Sequence[str]) -> str | None:
+    """The one array of an .npz that can be activity; None lets the reader take the first."""
+    if path.suffix != ".npz":
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        tables = [k for k in file.files if k not in labels and file[k].ndim == 2]
+    if len(tables) > 1:
+        raise DataError(
+            f"{path} holds several arrays that could be activity: {', '.join(tables)}. Say which "
+            f"(--activity NAME)."
+        )
+    return tables[0] if tables else None
+
+
+def _from_nwb(
+    path: Path,
+    activity: str | None,
+    labels: Sequence[str],
+    units: str | None,
+    bin_s: float | None,
+) -> Source:
+    from . import nwb
+
+    recording = nwb.read(path, series=activity, units=units, bin_s=bin_s, labels=labels)
+    values: list[NDArray[Any]] = []
+    periods: dict[int, float] = {}
+    column = 0
+    for name in labels:
+        label = recording.labels[name]
+        if not label.mask.all():
+            raise DataError(
+                f"label '{name}' of {path} is known at {label.mask.mean():.0%} of the samples; a "
+                f"model is fitted where all are known. Use grevy run, which leaves the rest out."
+            )
+        if label.kind == "continuous":
+            width = label.values.reshape(len(label.values), -1).shape[1]
+            if label.period:
+                periods |= {column + i: label.period for i in range(width)}
+            column += width
+        values.append(np.asarray(label.values))
+    return Source(recording.activity, tuple(values), tuple(labels), recording.epochs, periods)
