@@ -334,10 +334,12 @@ def _array(value: Any, name: str) -> NDArray[Any]:
     if isinstance(value, (list, tuple)):
         # Rows of rows at most: a list may hold itself many times over and unfold without end.
         rows = [v for v in value if isinstance(v, (list, tuple))]
-        if any(isinstance(v, (list, tuple)) for row in rows for v in row):
-            raise DataError(f"{name} must be a list of numbers or of rows; it is nested deeper.")
         if 8 * sum(len(row) for row in rows) > _LIMIT:
             raise LimitError(f"{name} must make an array of 16 GiB at most.")
+        if any(
+            isinstance(v, (list, tuple)) for row in {id(r): r for r in rows}.values() for v in row
+        ):
+            raise DataError(f"{name} must be a list of numbers or of rows; it is nested deeper.")
         try:
             value = np.array(value)
         except ValueError as error:
