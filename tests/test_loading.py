@@ -21,6 +21,7 @@ from grevy.errors import (
     DataError,
     FormatError,
     GrevyError,
+    LimitError,
     MissingExtraError,
     UnsafeFileError,
 )
@@ -242,6 +243,28 @@ def test_hdf5_stays_within_its_file(tmp_path: Path) -> None:
         for key in (None, "x"):
             with pytest.raises(UnsafeFileError, match="outside"):
                 load_data(tmp_path / name, key)
+
+
+def test_lists_and_groups_that_unfold_without_end(tmp_path: Path) -> None:
+    row = [0.0] * 10**5
+    (tmp_path / "x").write_bytes(pickle.dumps([row] * 10**5))
+    with pytest.raises(LimitError, match="16 GiB"):
+        load_data(tmp_path / "x")
+    with h5py.File(tmp_path / "y", "w") as file:
+        file["a/data"] = np.arange(3)
+        for name in "bcdefg":
+            file[f"a/{name}"] = file["a"]
+        file["a/empty"] = np.array([10**6, 10**6], dtype="u8")
+        file["a/empty"].attrs["MATLAB_empty"] = 1
+    np.testing.assert_array_equal(load_data(tmp_path / "y"), np.arange(3))
+    with pytest.raises(FormatError, match="must be empty"):
+        load_data(tmp_path / "y", "a/empty")
+
+
+def test_the_old_torch_format_is_refused_in_words(tmp_path: Path) -> None:
+    torch.save(torch.ones(2), tmp_path / "x", _use_new_zipfile_serialization=False)
+    with pytest.raises(FormatError, match=r"before torch 1\.6"):
+        load_data(tmp_path / "x")
 
 
 def test_groups_of_hdf5_and_lists(tmp_path: Path) -> None:

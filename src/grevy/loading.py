@@ -334,7 +334,11 @@ def _array(value: Any, name: str) -> NDArray[Any]:
     if isinstance(value, (list, tuple)):
         # Rows of rows at most: a list may hold itself many times over and unfold without end.
         rows = [v for v in value if isinstance(v, (list, tuple))]
-        if any(isinstance(v, (list, tuple)) for row in rows for v in row):
+        if 8 * sum(len(row) for row in rows) > _LIMIT:
+            raise LimitError(f"{name} must make an array of 16 GiB at most.")
+        if any(
+            isinstance(v, (list, tuple)) for row in {id(r): r for r in rows}.values() for v in row
+        ):
             raise DataError(f"{name} must be a list of numbers or of rows; it is nested deeper.")
         try:
             value = np.array(value)
@@ -464,8 +468,13 @@ def _contents(file: h5py.File) -> tuple[list[str], list[str]]:
     arrays: list[str] = []
     tables: list[str] = []
     waiting = [("", file)]
+    seen = set()  # a group may lie within itself
     while waiting:
         prefix, group = waiting.pop(0)
+        where = h5py.h5o.get_info(group.id).addr
+        if where in seen:
+            continue
+        seen.add(where)
         for name in group:
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
@@ -480,7 +489,7 @@ def _contents(file: h5py.File) -> tuple[list[str], list[str]]:
                     arrays.append(prefix + name)
             elif "pandas_type" in item.attrs:
                 tables.append(prefix + name)
-            elif not name.startswith("#") and prefix.count("/") < 20:
+            elif not name.startswith("#"):
                 waiting.append((f"{prefix}{name}/", item))
     return arrays, tables
 
@@ -495,7 +504,10 @@ def _dataset(dataset: Any) -> NDArray[Any]:
             f"'{dataset.name}' declares {dataset.nbytes} bytes, more than its content can give."
         )
     if dataset.attrs.get("MATLAB_empty", 0):
-        return np.empty(tuple(int(n) for n in dataset[()]))
+        shape = tuple(int(n) for n in dataset[()])
+        if math.prod(shape):
+            raise FormatError(f"'{dataset.name}' must be empty, as it says; its shape is {shape}.")
+        return np.empty(shape)
     array = np.asarray(dataset[()])
     # Matlab writes its arrays column by column, and so they lie the other way round here.
     return array.T if "MATLAB_class" in dataset.attrs else array
