@@ -11,9 +11,10 @@ import torch
 
 import twins
 from grevy import model
-from grevy.config import TrainConfig, latent_slices, run_hash
+from grevy.config import Adam, TrainConfig, latent_slices, run_hash
 from grevy.encoders import EncoderSpec, encode, initial_weights
 from grevy.errors import ConfigError, DataError
+from grevy.masks import Mask
 from grevy.model import (
     Run,
     SessionEncoder,
@@ -126,22 +127,14 @@ def test_effective_weights_are_scaling_before_the_first_layer() -> None:
     run = untrained("offset5-model", scaled=True)
     x = torch.randn(1, 12, 4, 5, generator=torch.Generator().manual_seed(0))
     spec = run.config.encoder
-    folded = effective_weights(
-        list(run.sessions[0].weights), run.sessions[0].mean, run.sessions[0].sd
-    )
+    own = run.sessions[0]
+    folded = effective_weights(own.weights, own.mean, own.sd)
     found = encode(spec, [w[None] for w in folded], x)
-    expected = encode(
-        spec,
-        [w[None] for w in run.sessions[0].weights],
-        (x - run.sessions[0].mean) / run.sessions[0].sd,
-    )
+    expected = encode(spec, [w[None] for w in own.weights], (x - own.mean) / own.sd)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     stack = [torch.stack([w, 2 * w]) for w in own.weights]
-    both = effective_weights(
-        stack,
-        torch.stack([run.sessions[0].mean, run.sessions[0].mean]),
-        torch.stack([run.sessions[0].sd, 2 * run.sessions[0].sd]),
-    )
+    means, sds = torch.stack([own.mean, own.mean]), torch.stack([own.sd, 2 * own.sd])
+    both = effective_weights(stack, means, sds)
     torch.testing.assert_close(both[0][0], folded[0])
     torch.testing.assert_close(both[0][1], folded[0])
 
@@ -200,7 +193,8 @@ def test_an_encoder_that_says_the_same_of_everything_has_no_bits() -> None:
     run = untrained()
     constant = tuple(torch.zeros_like(w) if w.ndim == 3 else w for w in run.sessions[0].weights)
     rec = twins.noise(500, 5)
-    found = held_out_bits(replace(run, weights=constant), rec, rec.epochs, n=512, rounds=2)
+    blind = replace(run, sessions=(replace(run.sessions[0], weights=constant),))
+    found = held_out_bits(blind, rec, rec.epochs, n=512, rounds=2)
     assert found == pytest.approx(0, abs=1e-4)
 
 
@@ -284,6 +278,12 @@ def test_the_run_hash_sees_every_setting() -> None:
         {"seed": 1},
         {"block": 1},
         {"scale": "zscore"},
+        {"distance": "euclidean"},
+        {"learn_temperature": True},
+        {"min_temperature": 0.2},
+        {"adam": Adam(beta1=0.8)},
+        {"adam": Adam(amsgrad=True)},
+        {"masks": (Mask("neurons", (0.3,)),)},
         {"train_on": ((0, 10),)},
         {"train_on": ((0, 11),)},
     ]

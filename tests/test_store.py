@@ -71,9 +71,14 @@ def test_round_trip_is_bit_equal(run: Run, tmp_path: Path) -> None:
     assert found.recording_hash == run.recording_hash
     for a, b in zip(found.sessions[0].weights, run.sessions[0].weights, strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(found.mean, run.sessions[0].mean)
-    assert torch.equal(found.sd, run.sessions[0].sd)
-    assert np.array_equal(found.history, run.history)
+    assert found.digest == run.digest  # of weights, means and sds
+    assert np.array_equal(found.losses, run.losses)
+    assert np.array_equal(found.temperatures, run.temperatures)
+    assert found.state is not None
+    assert run.state is not None
+    for name in ("momentum", "square", "largest"):
+        assert torch.equal(getattr(found.state, name), getattr(run.state, name))
+    assert (found.n_negatives, found.parent) == (run.n_negatives, run.parent)
     assert found.history.dtype == np.float32
     rec = twins.noise(50, 4, seed=1)
     assert np.array_equal(embed(found, rec).values, embed(run, rec).values)
@@ -159,24 +164,26 @@ def hole(w: torch.Tensor) -> torch.Tensor:
 
 
 BROKEN_TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
-    "NaN weight": (put("weights.02", hole), "finite"),
-    "infinite mean": (put("mean", lambda w: w / 0), "finite"),
-    "no spread": (put("sd", torch.zeros_like), "sd"),
-    "negative spread": (put("sd", lambda w: -w), "sd"),
-    "float64": (put("weights.00", lambda w: w.double()), "float32"),
-    "bfloat16": (put("weights.00", lambda w: w.bfloat16()), "float32"),
-    "transposed": (put("weights.00", lambda w: w.permute(2, 1, 0)), "shapes"),
-    "one weight less": (lambda t: t.pop("weights.04"), "shapes"),
-    "one weight more": (lambda t: t.update({"weights.99": torch.zeros(1)}), "shapes"),
-    "no mean": (lambda t: t.pop("mean"), "mean"),
-    "mean of another length": (put("mean", lambda w: w[:-1]), "shapes"),
-    "mean without an axis": (put("mean", lambda w: w[0]), "shapes"),
-    "no channels": (put("mean", lambda w: w[:0]), "shapes"),
-    "sd of another length": (put("sd", lambda w: w[:-1]), "shapes"),
-    "history of another shape": (put("history", lambda w: w[:, :1]), "history"),
-    "history in bfloat16": (put("history", lambda w: w.bfloat16()), "history"),
-    "history of integers": (put("history", lambda w: w.long()), "history"),
-    "no history": (lambda t: t.pop("history"), "history"),
+    "NaN weight": (put("session.000.weights.02", hole), "finite"),
+    "infinite mean": (put("session.000.mean", lambda w: w / 0), "finite"),
+    "no spread": (put("session.000.sd", torch.zeros_like), "sd"),
+    "negative spread": (put("session.000.sd", lambda w: -w), "sd"),
+    "float64": (put("session.000.weights.00", lambda w: w.double()), "float32"),
+    "bfloat16": (put("session.000.weights.00", lambda w: w.bfloat16()), "float32"),
+    "transposed": (put("session.000.weights.00", lambda w: w.permute(2, 1, 0)), "shapes"),
+    "one weight less": (lambda t: t.pop("session.000.weights.04"), "shapes"),
+    "one weight more": (lambda t: t.update({"session.000.weights.99": torch.zeros(1)}), "shapes"),
+    "no mean": (lambda t: t.pop("session.000.mean"), "encoder"),
+    "mean of another length": (put("session.000.mean", lambda w: w[:-1]), "shapes"),
+    "mean without an axis": (put("session.000.mean", lambda w: w[0]), "shapes"),
+    "no channels": (put("session.000.mean", lambda w: w[:0]), "shapes"),
+    "sd of another length": (put("session.000.sd", lambda w: w[:-1]), "shapes"),
+    "losses of another shape": (put("losses", lambda w: w[:, :, :1]), "losses"),
+    "losses in bfloat16": (put("losses", lambda w: w.bfloat16()), "whole model"),
+    "losses of integers": (put("losses", lambda w: w.long()), "losses"),
+    "no losses": (lambda t: t.pop("losses"), "losses"),
+    "fewer temperatures": (put("temperatures", lambda w: w[1:]), "temperature"),
+    "momentum of another shape": (put("state.momentum", lambda w: w[1:]), "optimiser"),
 }
 
 
@@ -310,3 +317,30 @@ def test_a_saved_file_has_the_permissions_of_any_new_file(run: Run, tmp_path: Pa
     (tmp_path / "plain").touch()
     path = save(run, tmp_path / "m")
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_of_version_1_still_loads(run: Run, tmp_path: Path) -> None:
+    """One session, the loss summed over its terms, no state of the optimiser."""
+    plain = replace(run, state=None)
+    path = save(plain, tmp_path / "m")
+
+    def old_tensors(t: dict[str, torch.Tensor]) -> None:
+        t["history"] = t.pop("losses").sum(dim=1)
+        t.pop("temperatures")
+        for name in [n for n in t if n.startswith("session.000.")]:
+            t[name.removeprefix("session.000.")] = t.pop(name)
+
+    def old_header(h: dict[str, Any]) -> None:
+        h["format_version"] = 1
+        for name in ("notes", "parent", "n_negatives", "temperature"):
+            h.pop(name)
+        for name in ("distance", "learn_temperature", "min_temperature", "adam", "masks"):
+            h["config"].pop(name)
+
+    rewrite(path, tensors=old_tensors, header=old_header)
+    found = load(path)
+    assert found.digest == run.digest
+    assert found.config == run.config
+    assert np.array_equal(found.history, run.history)
+    assert found.temperature == run.config.temperature
+    assert found.n_negatives == run.config.n_negatives

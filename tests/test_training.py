@@ -216,8 +216,8 @@ def test_zscore_is_training_on_scaled_data() -> None:
     np.testing.assert_allclose(a.history, b.history, rtol=1e-4, atol=1e-4)
     for x, y in zip(a.sessions[0].weights, b.sessions[0].weights, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-3, atol=3e-4)
-    np.testing.assert_allclose(a.mean, whole.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(a.sd, whole.std(0), rtol=1e-5)
+    np.testing.assert_allclose(a.sessions[0].mean, whole.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(a.sessions[0].sd, whole.std(0), rtol=1e-5)
 
 
 def test_a_channel_that_never_changes_is_harmless_when_scaled() -> None:
@@ -342,8 +342,10 @@ def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
 
 def test_settings_that_do_not_fit_the_recording_are_refused() -> None:
     rec = recording()
-    with pytest.raises(ConfigError, match="exactly one recording; found 2"):
+    with pytest.raises(ConfigError, match="cannot align 2 of them"):
         train([rec, rec], [QUICK])
+    with pytest.raises(ConfigError, match="at least one recording"):
+        train([], [QUICK])
     with pytest.raises(ConfigError, match="400 samples"):
         train([rec], [replace(QUICK, train_on=((0, 401),))])
     with pytest.raises(DataError, match="at least 12 samples"):
