@@ -76,7 +76,7 @@ def test_round_trip_is_bit_equal(run: Run, tmp_path: Path) -> None:
     assert np.array_equal(found.temperatures, run.temperatures)
     assert found.state is not None
     assert run.state is not None
-    for name in ("momentum", "square", "largest"):
+    for name in ("momentum", "square", "largest", "sharpness"):
         assert torch.equal(getattr(found.state, name), getattr(run.state, name))
     assert (found.n_negatives, found.parent) == (run.n_negatives, run.parent)
     assert found.history.dtype == np.float32

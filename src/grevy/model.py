@@ -64,17 +64,20 @@ class SessionEncoder:
 
 @dataclass(frozen=True, eq=False)
 class OptimiserState:
-    """Adam's moving averages, one row of P numbers each, to go on from; `trained` says of what.
+    """Adam's moving averages over all P trained numbers, to go on from.
 
     Attributes
     ----------
     momentum, square, largest : float32 tensors, shape (P,)
         `largest` is empty without amsgrad.
+    sharpness : float32 tensor, shape (1,)
+        A learned temperature as the logarithm of its inverse, to the last digit; else empty.
     """
 
     momentum: Tensor
     square: Tensor
     largest: Tensor
+    sharpness: Tensor
 
 
 @dataclass(frozen=True, eq=False)

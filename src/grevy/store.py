@@ -25,7 +25,7 @@ from .model import OptimiserState, Run, SessionEncoder
 __all__ = ["FORMAT_VERSION", "load", "read_notes", "save"]
 
 FORMAT_VERSION = 2
-_STATE = ("momentum", "square", "largest")
+_STATE = ("momentum", "square", "largest", "sharpness")
 _MAX_HEADER = 16 * 2**20
 _CONFIG = TypeAdapter(TrainConfig)
 

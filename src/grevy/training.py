@@ -401,7 +401,7 @@ class _Parameters:
                     parts.append(torch.stack([run.weights[s][i] for run in stack]))
         warm = torch.tensor([_first_temperature(run) for run in stack])
         if config.learn_temperature:
-            parts.append(-warm.log()[:, None])
+            parts.append(torch.stack([_first_sharpness(run) for run in stack]))
         self.flat = torch.cat([p.reshape(runs, -1) for p in parts], dim=1).to(where)
         self.leaves: list[Tensor] = []
         position = 0
@@ -435,6 +435,13 @@ def _first_temperature(run: _Prepared) -> float:
     return max(first, floor) if run.config.learn_temperature and floor is not None else first
 
 
+def _first_sharpness(run: _Prepared) -> Tensor:
+    """The logarithm of the inverse temperature, (1,), exactly as a run left it."""
+    if run.start is not None and run.start.state is not None and len(run.start.state.sharpness):
+        return run.start.state.sharpness
+    return -torch.tensor([_first_temperature(run)]).log()
+
+
 class _Optimiser:
     """Adam (Kingma & Ba 2015, algorithm 1) for G runs, a learning rate each, in place."""
 
@@ -465,11 +472,15 @@ class _Optimiser:
         root = (square.sqrt() / math.sqrt(1 - a.beta2**step)).add_(a.eps)
         flat.sub_(size * self.momentum / root)
 
-    def state(self, g: int) -> OptimiserState:
+    def state(self, g: int, sharpness: Tensor | None) -> OptimiserState:
         """Of one run, on the CPU."""
         none = torch.empty(0)
-        largest = none if self.largest is None else self.largest[g].cpu().clone()
-        return OptimiserState(self.momentum[g].cpu().clone(), self.square[g].cpu().clone(), largest)
+        return OptimiserState(
+            momentum=self.momentum[g].cpu().clone(),
+            square=self.square[g].cpu().clone(),
+            largest=none if self.largest is None else self.largest[g].cpu().clone(),
+            sharpness=none if sharpness is None else sharpness.detach()[g : g + 1].cpu().clone(),
+        )
 
 
 def _train_stack(
@@ -543,7 +554,7 @@ def _train_stack(
             losses=losses[:, g].cpu().numpy().copy(),
             temperatures=temperatures[:, g].cpu().numpy().copy(),
             temperature=float(final[g]) if first.learn_temperature else run.config.temperature,
-            state=optimiser.state(g),
+            state=optimiser.state(g, parameters.sharpness),
             n_negatives=n_negatives,
             recording_hash=source,
             parent=run.parent,
