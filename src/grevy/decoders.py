@@ -367,7 +367,7 @@ def _finder(x: Matrix, metric: str, k: int) -> Callable[[Matrix], NDArray[np.int
         rows = np.column_stack([_unit(x), (~x.any(axis=1)).astype(np.float64)])
         return partial(_Neighbours("cosine", rows, centre, 1.0).of, k=k)
     if metric == "euclidean":
-        scale = float(np.linalg.norm(x - centre, axis=1).max()) or 1.0
+        scale = float(np.abs(x - centre).max()) * np.sqrt(x.shape[1]) or 1.0
         return partial(_Neighbours("euclidean", (x - centre) / scale, centre, scale).of, k=k)
     try:
         other = NearestNeighbors(n_neighbors=k, metric=metric).fit(x)
@@ -380,5 +380,6 @@ def _finder(x: Matrix, metric: str, k: int) -> Callable[[Matrix], NDArray[np.int
 
 def _unit(x: Matrix) -> Matrix:
     """Rows of unit length; those without a direction stay."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.where(length > 0, length, 1.0))
+    largest = np.abs(x).max(axis=1, keepdims=True)  # first, so that no square is 0 or infinite
+    x = x / np.where(largest > 0, largest, 1.0)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), largest == 0))
