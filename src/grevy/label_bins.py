@@ -100,9 +100,9 @@ def _labels(
                 f"{length} samples."
             )
         if not np.isfinite(label).all():
-            row = int(np.argwhere(~np.isfinite(label))[0, 0])
+            at = tuple(np.argwhere(~np.isfinite(label))[0])
             raise DataError(
-                f"labels of {name} must be finite; found {label[row]} in row {row}. "
+                f"labels of {name} must be finite; found {label[at]} in row {at[0]}. "
                 "Leave such samples out, with their rows of the embedding."
             )
     several = [label.reshape(len(label), -1) for label in several]
