@@ -21,6 +21,7 @@ from . import aliases as _aliases
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+    from .decoders import KNNDecoder, L1LinearRegressor
     from .encoders import EncoderSpec
     from .errors import (
         ConfigError,
@@ -75,6 +76,8 @@ _HOME = {
     "GrevyError": "errors",
     "HybridPairs": "pairs",
     "InfoNCE": "losses",
+    "KNNDecoder": "decoders",
+    "L1LinearRegressor": "decoders",
     "Label": "recording",
     "LimitError": "errors",
     "LockedError": "errors",
@@ -127,6 +130,8 @@ __all__ = [
     "GrevyError",
     "HybridPairs",
     "InfoNCE",
+    "KNNDecoder",
+    "L1LinearRegressor",
     "Label",
     "LimitError",
     "LockedError",

@@ -25,9 +25,9 @@ _METRICS = {
     "infonce_to_goodness_of_fit": "metrics",
 }
 _HELPER = {
-    "OrthogonalProcrustesAlignment": "alignment",
-    "align_embeddings": "alignment",
-    "ensemble_embeddings": "alignment",
+    "OrthogonalProcrustesAlignment": "procrustes",
+    "align_embeddings": "consistency",
+    "ensemble_embeddings": "procrustes",
 }
 _DECODERS = {"KNNDecoder": "decoders", "L1LinearRegressor": "decoders"}
 _PLOTS = {
@@ -51,13 +51,13 @@ MODULES: dict[str, dict[str, str]] = {
     "integrations.sklearn": {},
     "integrations.sklearn.cebra": {"CEBRA": "estimator"},
     "integrations.sklearn.decoder": _DECODERS,
-    "integrations.sklearn.helpers": {"align_embeddings": "alignment"},
+    "integrations.sklearn.helpers": {"align_embeddings": "consistency"},
     "integrations.sklearn.metrics": _METRICS,
     "models": {"get_options": "architectures.get_options"},
     "sklearn": {"CEBRA": "estimator"},
     "sklearn.cebra": {"CEBRA": "estimator"},
     "sklearn.decoder": _DECODERS,
-    "sklearn.helpers": {"align_embeddings": "alignment"},
+    "sklearn.helpers": {"align_embeddings": "consistency"},
     "sklearn.metrics": _METRICS,
 }
 """Dotted name below `grevy`, and for each of its names the module, or module.name, it lives in."""
