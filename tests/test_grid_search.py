@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
-import grevy.grid_search as module
+import grevy.grid_jobs as module
 from grevy.errors import ConfigError, DataError, DivergedError, FormatError
 from grevy.estimator import CEBRA
 from grevy.grid_search import GridSearch
@@ -201,8 +202,6 @@ def test_bits_are_those_of_models_that_saw_two_thirds() -> None:
     for a, b in ((0, 100), (100, 200), (200, 300)):
         learn = [(s, t) for s, t in ((0, a - guard), (b + guard, 300)) if s < t]
         fold = model._sessions(X, None, (), None, reset=False).recordings
-        from dataclasses import replace
-
         (run,) = train(fold, [replace(model.run_.config, train_on=tuple(learn))], device="cpu")
         found.append(held_out_bits(run, fold[0], np.array([[a, b]]), device="cpu"))
     assert row["bits"] == pytest.approx(np.mean(found))

@@ -10,134 +10,29 @@ files in it are never read.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import TypeAdapter, ValidationError
-from sklearn.model_selection import ParameterGrid
-from torch import nn
-from tqdm import tqdm
 
-from .atomic import write_atomic
-from .config import TrainConfig, run_hash
 from .embedding_plots import latents, plot_embedding
-from .errors import ConfigError, DataError, DivergedError, FormatError
+from .errors import ConfigError, DivergedError, FormatError
 from .estimator import CEBRA
-from .inputs import Sessions, is_sessions
-from .model import Run, choose_device, fingerprint, held_out_bits
+from .grid_index import INDEX, Grid, Point, file_of, from_json, read, swept_of, write
+from .grid_jobs import jobs_of, models_of, progress, split, still_there, train_jobs, unpacked
+from .inputs import is_sessions
 from .model_plots import compare_models
-from .pairs import (
-    ClassPairs,
-    DeltaPairs,
-    HybridPairs,
-    MixedPairs,
-    NearPairs,
-    Pairs,
-    TimePairs,
-    parts,
-    prepare_sessions,
-)
-from .parameters import encoder_of, seed_of, train_config
-from .training import Progress, train
-from .windows import Spans, keep, without
+from .parameters import seed_of
 
-__all__ = ["N_FOLDS", "GridSearch"]
-
-N_FOLDS = 3
-"""Stretches of time of which each is left out once, to be judged on."""
-INDEX = "grid.json"
-_FORMAT_VERSION = 1
-_LONGEST_NAME = 180
-
-
-@dataclass(frozen=True)
-class _Point:
-    """What is known of one trained model beside its file."""
-
-    dataset_name: str
-    parameters: dict[str, Any]
-    task: str  # what its bits may be compared within
-    data: str  # fingerprint of the recordings
-    key: str  # what the weights depend on
-    digest: str  # of the weights
-    negatives: int
-    loss: float
-    bits: list[float]  # of the folds that could be judged
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The index of a folder: the last grid, and every model ever made there."""
-
-    seed: int
-    swept: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)  # of the last grid, trained or not
-    points: dict[str, _Point] = field(default_factory=dict)
-    format: str = "grevy-grid"
-    format_version: int = _FORMAT_VERSION
-
-    @property
-    def trained(self) -> dict[str, _Point]:
-        """The models of the last grid that are there, in its order."""
-        return {name: self.points[name] for name in self.names if name in self.points}
-
-
-_GRID = TypeAdapter(_Grid)
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """One model to be: on everything, and once a fold to be judged."""
-
-    name: str
-    dataset_name: str
-    model: CEBRA
-    parameters: dict[str, Any]
-    sessions: Sessions
-    data: str
-    config: TrainConfig
-    folds: list[tuple[list[Spans], list[Spans]]]  # where to train and where to judge
-
-    @property
-    def configs(self) -> list[TrainConfig]:
-        """The model's own configuration, then those of the folds."""
-        return [self.config, *(_trained_on(self.config, some) for some, _ in self.folds)]
-
-    @property
-    def key(self) -> str:
-        """A hash of all that the weights depend on."""
-        device = choose_device(self.model._where()).type
-        digest = run_hash(self.config, self.data, device)
-        architecture = self.model.model_architecture
-        return digest + ("" if isinstance(architecture, str) else _module_digest(architecture))
-
-    def point(self, run: Run, bits: list[float]) -> _Point:
-        """What the index keeps of the trained model."""
-        return _Point(
-            dataset_name=self.dataset_name,
-            parameters=self.parameters,
-            task=_task(self.config),
-            data=self.data,
-            key=self.key,
-            digest=run.digest,
-            negatives=run.n_negatives,
-            loss=float(run.losses[-1].sum()),
-            bits=bits,
-        )
+__all__ = ["GridSearch"]
 
 
 class GridSearch:
@@ -169,13 +64,13 @@ class GridSearch:
     def __init__(self) -> None:
         self.models: dict[str, CEBRA] = {}
         self.models_dir: Path | None = None
-        self._grid: _Grid | None = None
+        self._grid: Grid | None = None
         self._datasets: dict[str, Any] = {}
 
     @property
     def parameter_grid(self) -> list[dict[str, Any]]:
         """The swept parameters of each trained model."""
-        return [] if self._grid is None else _swept(self._grid)
+        return [] if self._grid is None else swept_of(self._grid)
 
     @property
     def models_names(self) -> list[str]:
@@ -206,13 +101,7 @@ class GridSearch:
         ConfigError
             If a parameter is unknown or has no values, or two models have the same name.
         """
-        fixed, swept = _split(params)
-        grid = list(ParameterGrid(swept))
-        names = [_name(point) for point in grid]
-        _refuse_twins(names)
-        return {
-            name: CEBRA(**fixed, **point) for name, point in zip(names, grid, strict=True)
-        }, grid
+        return models_of(params)
 
     def fit_models(
         self,
@@ -252,28 +141,28 @@ class GridSearch:
         folder = None if models_dir is None else Path(models_dir)
         before = None
         if folder is not None and (folder / INDEX).exists():
-            before = _read(folder)
+            before = read(folder)
         seed = seed_of(None) if before is None else before.seed
-        jobs = _jobs(self, datasets, params, seed)
+        jobs = jobs_of(datasets, params, seed)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         new = {job.name: job for job in jobs}
         old = {} if before is None else before.points
-        models = _still_there(jobs, old, folder)
+        models = still_there(jobs, old, folder)
         points = {n: p for n, p in old.items() if n not in new or n in models}
         points |= {n: replace(points[n], parameters=new[n].parameters) for n in models}
-        grid = _Grid(seed, sorted(_split(params)[1]), list(new), points)
-        self._grid, self.models_dir = _write(grid, folder), folder
+        grid = Grid(seed, sorted(split(params)[1]), list(new), points)
+        self._grid, self.models_dir = write(grid, folder), folder
         self.models, self._datasets = models, dict(datasets)
         missing = [job for job in jobs if job.name not in models]
-        with _progress(missing) as on_step:
-            for job, run, bits in _train(missing, on_step):
+        with progress(missing) as on_step:
+            for job, run, bits in train_jobs(missing, on_step):
                 model = job.model._keep(run, job.sessions, int(job.config.seed))
                 if folder is not None:
-                    model.save(folder / _file(job.name))
+                    model.save(folder / file_of(job.name))
                 self.models[job.name] = model
                 points = {**self._grid.points, job.name: job.point(run, bits)}
-                self._grid = _write(replace(self._grid, points=points), folder)
+                self._grid = write(replace(self._grid, points=points), folder)
         self.models = {n: self.models[n] for n in self._grid.trained}
         if missing and not any(job.name in self.models for job in missing):
             raise DivergedError(
@@ -299,7 +188,7 @@ class GridSearch:
         """
         search = cls()
         grid = search._opened(dir)
-        return {name: search._model(name) for name in grid.trained}, _swept(grid)
+        return {name: search._model(name) for name in grid.trained}, swept_of(grid)
 
     # -- comparing models
 
@@ -332,7 +221,7 @@ class GridSearch:
             first = {name: point.parameters[name] for name in grid.swept}
             rows.append(
                 {
-                    **{k: _from_json(v) for k, v in {**first, **point.parameters}.items()},
+                    **{k: from_json(v) for k, v in {**first, **point.parameters}.items()},
                     "loss": point.loss,
                     "bits": _bits(point),
                     "bits_sd": float(np.std(point.bits, ddof=1)) if len(point.bits) > 1 else np.nan,
@@ -441,7 +330,7 @@ class GridSearch:
                     f"model {name} is drawn with the data of '{point.dataset_name}'; found "
                     f"{list(data)}. Give datasets."
                 )
-            X = _unpacked(point.dataset_name, data[point.dataset_name])[0]
+            X = unpacked(point.dataset_name, data[point.dataset_name])[0]
             model = self._model(name)
             if is_sessions(X):
                 panels += [
@@ -454,10 +343,10 @@ class GridSearch:
 
     # -- what is kept
 
-    def _opened(self, models_dir: str | Path | None) -> _Grid:
+    def _opened(self, models_dir: str | Path | None) -> Grid:
         """The grid in a folder, or the last one; models that are not of it are forgotten."""
         if models_dir is not None:
-            self._grid, self.models_dir = _read(Path(models_dir)), Path(models_dir)
+            self._grid, self.models_dir = read(Path(models_dir)), Path(models_dir)
             known = self._grid.trained
             self.models = {
                 n: m
@@ -483,7 +372,7 @@ class GridSearch:
             grid, folder = self._grid, self.models_dir
             if grid is None or folder is None:
                 raise ConfigError(f"model {name} is neither in memory nor in a folder.")
-            path = folder / _file(name)
+            path = folder / file_of(name)
             model = CEBRA.load(path)
             if model.run_.digest != grid.points[name].digest:
                 raise FormatError(
@@ -494,281 +383,11 @@ class GridSearch:
         return self.models[name]
 
 
-# Parameters and names
-
-
-def _split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Fixed parameters and swept ones."""
-    if not isinstance(params, Mapping):
-        raise ConfigError(f"params must be a dict of parameters; found {type(params).__name__}.")
-    unknown = sorted(set(params) - set(CEBRA().get_params(deep=False)))
-    if unknown:
-        raise ConfigError(f"params must be parameters of CEBRA; found {', '.join(unknown)}.")
-    fixed, swept = {}, {}
-    for name, value in params.items():
-        if isinstance(value, np.ndarray | torch.Tensor | set | range):
-            raise ConfigError(
-                f"values of {name} must come as a list; found {type(value).__name__}. Use list()."
-            )
-        if not isinstance(value, list):
-            fixed[name] = value
-        elif not value:
-            raise ConfigError(f"{name} must have at least one value; found an empty list.")
-        elif len(value) == 1:
-            fixed[name] = value[0]
-        else:
-            swept[name] = value
-    return fixed, swept
-
-
-def _name(point: Mapping[str, Any]) -> str:
-    return "_".join(f"{name}_{_word(value)}" for name, value in point.items())
-
-
-def _word(value: Any) -> str:
-    """A value as part of the name of a file."""
-    if isinstance(value, nn.Module):
-        return f"{type(value).__name__}-{_module_digest(value)}"
-    text = str(value)
-    safe = re.sub(r"[^\w.+\-(), ]", "-", text)
-    return safe if safe == text else f"{safe}-{_digest(text)}"
-
-
-def _file(name: str) -> str:
-    if len(name.encode()) > _LONGEST_NAME:
-        name = f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{_digest(name)}"
-    return f"{_word(name)}.pt"
-
-
-def _refuse_twins(names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name.lower() in seen:  # some file systems do not tell a from A
-            raise ConfigError(
-                f"every model needs a name of its own; found '{name}' twice. Leave out values that "
-                f"are equal, or rename a dataset."
-            )
-        seen.add(name.lower())
-
-
-def _module_digest(module: nn.Module) -> str:
-    state = b"".join(t.detach().cpu().numpy().tobytes() for t in module.state_dict().values())
-    return hashlib.sha256(repr(module).encode() + state).hexdigest()[:8]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-# Jobs
-
-
-def _unpacked(name: str, data: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Activity and labels of a dataset."""
-    X, labels = (data[0], data[1:]) if isinstance(data, tuple) and data else (data, ())
-    size = len(getattr(X, "shape", (0,)) and X) if isinstance(X, list) or hasattr(X, "shape") else 0
-    if not size:
-        found = "an empty " if isinstance(X, list | tuple) else "a "
-        raise DataError(
-            f"dataset '{name}' must be an array, a list of arrays, or a tuple of one of these and "
-            f"its labels; found {found}{type(X).__name__}."
-        )
-    return X, labels
-
-
-def _jobs(
-    search: GridSearch, datasets: Mapping[str, Any], params: Mapping[str, Any], seed: int
-) -> list[_Job]:
-    """Everything there is to train, checked before anything is."""
-    if not isinstance(datasets, Mapping) or not all(isinstance(n, str) for n in datasets):
-        raise DataError("datasets must be a dict of name to data; found something else.")
-    fixed, _ = _split(params)
-    # A generator would give every model another seed, and another one at the next call.
-    given = fixed.get("random_state")
-    one = seed if given is None else seed_of(given)
-    jobs: list[_Job] = []
-    for dataset_name, data in datasets.items():
-        X, labels = _unpacked(dataset_name, data)
-        models, grid = search.generate_models(params)
-        checked = _checked(list(models.values()), X, labels)
-        folds: dict[Any, list[tuple[list[Spans], list[Spans]]]] = {}
-        for (name, model), point in zip(models.items(), grid, strict=True):
-            sessions, print_ = checked[repr(model.label_periods)]
-            own = point.get("random_state")
-            config = train_config(
-                model, sessions, one if own is None else seed_of(own), model.max_iterations
-            )
-            task = (print_, config.pairs, config.encoder.field)
-            if task not in folds:
-                folds[task] = _folds(sessions, config, dataset_name)
-            jobs.append(
-                _Job(
-                    name=f"{name}_{_word(dataset_name)}",
-                    dataset_name=dataset_name,
-                    model=model,
-                    parameters=_to_json({**point, **fixed}),
-                    sessions=sessions,
-                    data=print_,
-                    config=config,
-                    folds=folds[task],
-                )
-            )
-    _refuse_twins([job.name for job in jobs])
-    return jobs
-
-
-def _checked(
-    models: list[CEBRA], X: Any, labels: tuple[Any, ...]
-) -> dict[str, tuple[Sessions, str]]:
-    """A dataset as recordings and their fingerprint, once for all models that see it alike."""
-    found = {}
-    for periods in dict.fromkeys(repr(m.label_periods) for m in models):
-        alike = [m for m in models if repr(m.label_periods) == periods]
-        widest = max(alike, key=lambda m: len(encoder_of(m).field))
-        sessions = widest._sessions(X, labels[0] if labels else None, labels[1:], None, reset=True)
-        for model in alike:
-            if hasattr(widest, "feature_names_in_"):
-                model.feature_names_in_ = widest.feature_names_in_
-        found[periods] = sessions, "+".join(fingerprint(r) for r in sessions.recordings)
-    return found
-
-
-def _trained_on(config: TrainConfig, spans: Sequence[Spans]) -> TrainConfig:
-    each = tuple(tuple((int(a), int(b)) for a, b in own) for own in spans)
-    return replace(config, train_on=each)
-
-
-def _folds(
-    sessions: Sessions, config: TrainConfig, name: str
-) -> list[tuple[list[Spans], list[Spans]]]:
-    """Where to train and where to judge, in every session, once a fold that can be judged."""
-    guard = len(config.encoder.field) + _reach(config.pairs)
-    found, reason = [], ""
-    for k in range(N_FOLDS):
-        learn, judge = [], []
-        for recording in sessions.recordings:
-            rows = np.concatenate([np.arange(a, b) for a, b in recording.epochs])
-            left_out = np.zeros(recording.n_samples, dtype=bool)
-            left_out[rows[len(rows) * k // N_FOLDS : len(rows) * (k + 1) // N_FOLDS]] = True
-            learn.append(without(recording.epochs, left_out, before=guard, after=guard))
-            judge.append(keep(recording.epochs, left_out))
-        try:
-            for spans in (learn, judge):
-                prepare_sessions(sessions.recordings, config.pairs, config.encoder.field, spans)
-        except DataError as error:
-            reason = str(error)
-        else:
-            found.append((learn, judge))
-    if reason:
-        warnings.warn(
-            f"{N_FOLDS - len(found)} of {N_FOLDS} folds of dataset '{name}' cannot be judged, and "
-            f"bits are without them: {reason}",
-            UserWarning,
-            stacklevel=4,
-        )
-    return found
-
-
-def _reach(pairs: Pairs) -> int:
-    """Samples between a reference and its positive, or between the labels of a change."""
-    behavior, time = parts(pairs)
-    if isinstance(behavior, MixedPairs):
-        behavior = behavior.behavior
-    lag = behavior.lag if isinstance(behavior, DeltaPairs) else 0
-    return max(lag, *time.offsets) if time else lag
-
-
-# Training
-
-
-@contextlib.contextmanager
-def _progress(jobs: Sequence[_Job]) -> Iterator[Callable[[int, Progress], None] | None]:
-    """One bar for all models, if any of them is verbose."""
-    if not any(job.model.verbose for job in jobs):
-        yield None
-        return
-    with tqdm(total=sum(c.n_steps for job in jobs for c in job.configs)) as bar:
-
-        def show(before: int, p: Progress) -> None:
-            bar.update(before + p.done - bar.n)
-            bar.set_description(f"{len(jobs)} models, bits: {p.bits: .3f}")
-
-        yield show
-
-
-def _train(
-    jobs: Sequence[_Job], on_step: Callable[[int, Progress], None] | None
-) -> Iterator[tuple[_Job, Run, list[float]]]:
-    """Train models together where their shapes allow; what is done is handed out at once."""
-    groups: dict[Any, list[_Job]] = {}
-    for job in jobs:
-        together = (id(job.sessions), job.model._where(), job.config.encoder)
-        groups.setdefault(together, []).append(job)
-    done = 0
-    for group in groups.values():
-        yield from _together(group, None if on_step is None else _after(done, on_step))
-        done += sum(c.n_steps for job in group for c in job.configs)
-
-
-def _after(done: int, on_step: Callable[[int, Progress], None]) -> Callable[[Progress], None]:
-    return lambda p: on_step(done, p)
-
-
-def _together(
-    group: Sequence[_Job], on_step: Callable[[Progress], None] | None
-) -> Iterator[tuple[_Job, Run, list[float]]]:
-    """One call of the trainer; where a model diverges, one for each, to find and leave out it."""
-    recordings, where = group[0].sessions.recordings, group[0].model._where()
-    configs = [config for job in group for config in job.configs]
-    try:
-        runs = iter(train(recordings, configs, device=where, on_step=on_step))
-    except DivergedError as error:
-        if len(group) > 1:
-            for job in group:
-                yield from _together([job], None)
-            return
-        warnings.warn(f"{group[0].name} is left out: {error}", UserWarning, stacklevel=5)
-        return
-    for job in group:
-        run = next(runs)
-        bits = [
-            held_out_bits(next(runs), recordings, judge, device=where) for _, judge in job.folds
-        ]
-        yield job, run, bits
-
-
-def _still_there(
-    jobs: Sequence[_Job], points: Mapping[str, _Point], folder: Path | None
-) -> dict[str, CEBRA]:
-    """Models that an earlier call left in the folder, with the parameters of this one."""
-    found: dict[str, CEBRA] = {}
-    for job in jobs:
-        point = points.get(job.name)
-        if folder is None or point is None or point.key != job.key:
-            continue
-        architecture = job.model.model_architecture
-        module = None if isinstance(architecture, str) else architecture
-        path = folder / _file(job.name)
-        try:
-            kept = CEBRA.load(path, model_architecture=module)
-        except FormatError:
-            continue
-        if kept.run_.digest != point.digest:
-            continue
-        found[job.name] = job.model._keep(kept.run_, job.sessions, int(job.config.seed))
-        if repr(kept.get_params()) != repr(job.model.get_params()):
-            job.model.save(path)  # what training does not depend on may have changed
-    return found
-
-
-# Choosing
-
-
-def _bits(point: _Point) -> float:
+def _bits(point: Point) -> float:
     return float(np.mean(point.bits)) if point.bits else math.nan
 
 
-def _most_bits(points: Mapping[str, _Point]) -> str:
+def _most_bits(points: Mapping[str, Point]) -> str:
     tasks = list(dict.fromkeys((p.dataset_name, p.data, p.task) for p in points.values()))
     if len(tasks) > 1:
         said = [f"'{dataset}': {task}" for dataset, _, task in tasks]
@@ -790,7 +409,7 @@ def _most_bits(points: Mapping[str, _Point]) -> str:
     return max(judged, key=lambda n: judged[n])
 
 
-def _lowest_loss(points: Mapping[str, _Point]) -> str:
+def _lowest_loss(points: Mapping[str, Point]) -> str:
     kinds = {(p.dataset_name, p.data, p.task, p.negatives) for p in points.values()}
     if len(kinds) > 1:
         warnings.warn(
@@ -800,39 +419,6 @@ def _lowest_loss(points: Mapping[str, _Point]) -> str:
             stacklevel=3,
         )
     return min(points, key=lambda n: points[n].loss)
-
-
-def _task(config: TrainConfig) -> str:
-    """What two models must have in common for their bits to compare, in words."""
-    window = config.encoder.field
-    if config.learn_temperature:
-        warmth = "learned temperature"
-    else:
-        warmth = f"temperature {config.temperature}"
-    return (
-        f"{_words(config.pairs)}; window {window.left} before, {window.right} after; {warmth}; "
-        f"{config.distance}"
-    )
-
-
-def _words(pairs: Pairs) -> str:
-    match pairs:
-        case TimePairs():
-            return f"time + {', '.join(str(o) for o in pairs.offsets)}"
-        case DeltaPairs():
-            return f"label change over {pairs.lag}"
-        case NearPairs():
-            return f"labels within {pairs.sd}"
-        case ClassPairs():
-            return "same class"
-        case MixedPairs():
-            return f"{_words(pairs.behavior)}, same class"
-        case HybridPairs():
-            latents_ = f"first {pairs.behavior_latents} latents"
-            return f"{_words(pairs.behavior)} on the {latents_} and {_words(pairs.time)}"
-
-
-# Drawing
 
 
 def _panels(
@@ -853,64 +439,3 @@ def _panels(
         plt.close(figure)
         raise
     return figure
-
-
-# The index
-
-
-def _swept(grid: _Grid) -> list[dict[str, Any]]:
-    return [
-        {name: _from_json(point.parameters[name]) for name in grid.swept}
-        for point in grid.trained.values()
-    ]
-
-
-def _to_json(value: Any) -> Any:
-    """A parameter as JSON: tuples as lists, modules by name, generators by their kind."""
-    if isinstance(value, Mapping):
-        return {str(k): _to_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(v) for v in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return _word(value) if isinstance(value, nn.Module) else type(value).__name__
-
-
-def _from_json(value: Any) -> Any:
-    return tuple(_from_json(v) for v in value) if isinstance(value, list) else value
-
-
-def _write(grid: _Grid, folder: Path | None) -> _Grid:
-    """The index as the folder holds it."""
-    if folder is not None:
-        text = json.dumps(asdict(grid), indent=1)
-        with write_atomic(folder / INDEX) as file:
-            file.write(text.encode())
-    return grid
-
-
-def _read(folder: Path) -> _Grid:
-    path = folder / INDEX
-    try:
-        grid = _GRID.validate_json(path.read_bytes())
-    except OSError as error:
-        raise FormatError(
-            f"a folder of models must hold {INDEX}, which fit_models writes; {path}: "
-            f"{error.strerror}."
-        ) from error
-    except ValidationError as error:
-        raise FormatError(
-            f"{path} is not the index of a grid: {str(error).splitlines()[0]}. Remove it to begin "
-            f"anew."
-        ) from error
-    if grid.format != "grevy-grid" or not 1 <= grid.format_version <= _FORMAT_VERSION:
-        raise FormatError(
-            f"{path} must be an index of format 1 to {_FORMAT_VERSION}; found '{grid.format}' "
-            f"{grid.format_version}. Upgrade grevy."
-        )
-    missing = [n for p in grid.trained.values() for n in grid.swept if n not in p.parameters]
-    if missing:
-        raise FormatError(f"{path} does not hold together: '{missing[0]}' has no value.")
-    return grid
