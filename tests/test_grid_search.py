@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import ParameterGrid
@@ -219,6 +220,39 @@ def test_labels_never_leak_into_the_next_dataset() -> None:
     assert search.models["_bare"].label_types_ == []
 
 
+def test_models_beyond_one_call_are_the_same(
+    calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {**TINY, "learning_rate": [0.1, 0.01, 0.001], "random_state": 0}
+    whole = GridSearch().fit_models({"d": array(0)}, params, None).get_df_results()
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    apart = GridSearch().fit_models({"d": array(0)}, params, None).get_df_results()
+    assert calls == [12, 8, 4]
+    assert apart.equals(whole)
+
+
+def test_a_generator_is_asked_for_one_seed() -> None:
+    params = {**TINY, "output_dimension": [2, 3], "random_state": np.random.RandomState(5)}
+    models = GridSearch().fit_models({"d": array(0), "e": array(1)}, params, None).models
+    assert {m.random_state_ for m in models.values()} == {
+        int(np.random.RandomState(5).randint(2**31 - 1))
+    }
+
+
+def test_data_frames_hybrid_pairs_and_classes(tmp_path: Path) -> None:
+    frame = pd.DataFrame(array(0), columns=[f"cell {i}" for i in range(6)])
+    classes, speed = np.arange(240) // 20 % 3, np.sin(np.arange(240) / 9)
+    data = {"both": (frame, classes, speed), "discrete": (frame, classes)}
+    params = {**TINY, "hybrid": [True, False], "random_state": 3, "output_dimension": [4, 5]}
+    search = GridSearch().fit_models(data, params, tmp_path)
+    assert search.get_df_results()["bits"].notna().all()
+    for name, model in GridSearch.load(tmp_path)[0].items():
+        assert list(model.feature_names_in_) == list(frame.columns)
+        point = {k: getattr(model, k) for k in ("hybrid", "output_dimension")}
+        alone = CEBRA(**TINY, **point, random_state=3)
+        assert equal_weights(alone.fit(*data[name.rsplit("_", 1)[1]]), model)
+
+
 @pytest.mark.parametrize("wrong", ["text", 3, None, {"a": 1}, (), [], (5, 6), np.array(1.0)])
 def test_a_dataset_of_another_type_is_refused(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dataset 'wrong' must be"):
@@ -326,6 +360,26 @@ def test_an_interrupted_grid_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(seeds) == 1
     alone = CEBRA(**TINY, output_dimension=4, random_state=seeds.pop()).fit(array(0))
     assert equal_weights(whole.models["output_dimension_4_d"], alone)
+
+
+def test_models_of_other_data_are_forgotten_even_if_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GridSearch().fit_models({"d": array(0)}, {**TINY, "output_dimension": [2, 3]}, tmp_path)
+
+    def killed(*_: Any, **kw: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        GridSearch().fit_models({"d": array(1)}, {**TINY, "output_dimension": [2, 3]}, tmp_path)
+    with pytest.warns(UserWarning, match="2 of 2 models"):
+        assert len(GridSearch().get_df_results(tmp_path)) == 0
+    with (
+        pytest.warns(UserWarning, match="2 of 2 models"),
+        pytest.raises(ConfigError, match="no trained model"),
+    ):
+        GridSearch().get_best_model(models_dir=tmp_path)
 
 
 def test_a_damaged_or_exchanged_file_is_noticed(tmp_path: Path, calls: list[int]) -> None:

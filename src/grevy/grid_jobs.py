@@ -49,6 +49,8 @@ __all__ = [
 
 N_FOLDS = 3
 """Stretches of time of which each is left out once, to be judged on."""
+_AT_ONCE = 32
+"""Models (each with its folds) a call of the trainer: bounds memory, and what an end loses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,8 +293,10 @@ def train_jobs(
         groups.setdefault(together, []).append(job)
     done = 0
     for group in groups.values():
-        yield from _together(group, None if on_step is None else _after(done, on_step))
-        done += sum(c.n_steps for job in group for c in job.configs)
+        for first in range(0, len(group), _AT_ONCE):
+            some = group[first : first + _AT_ONCE]
+            yield from _together(some, None if on_step is None else _after(done, on_step))
+            done += sum(c.n_steps for job in some for c in job.configs)
 
 
 def _after(done: int, on_step: Callable[[int, Progress], None]) -> Callable[[Progress], None]:
