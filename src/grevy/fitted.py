@@ -152,7 +152,7 @@ def _tupled(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_tupled(v) for v in value)
     if isinstance(value, dict):
-        return {int(k): v for k, v in value.items()}
+        return {int(k) if k.isdecimal() else k: _tupled(v) for k, v in value.items()}
     return value
 
 
