@@ -224,10 +224,10 @@ def between_seeds(parts: list[tuple[Floats, Floats]]) -> list[float]:
 
 
 def between_animals(parts: list[tuple[Floats, Floats]]) -> float:
-    """Consistency of embeddings of several animals, each averaged in the same bins.
+    """Consistency of embeddings of several animals, (train rows, test rows), in the same bins.
 
-    Mean over ordered pairs of animals; bins (rows; NaN where empty) that only one has are left
-    out.
+    Mean over ordered pairs of animals; bins (rows; NaN where empty) that only one of the two has
+    are left out. With the training rows given twice it is the in-sample figure of the literature.
     """
     values = []
     for i, a in enumerate(parts):

@@ -244,24 +244,25 @@ def summary(rows: Sequence[Row], todo: Sequence[Task]) -> dict[str, Row]:
     for mode in ("time", "behavior", "hybrid"):
         found = animals(rows, mode)
         if found:
-            tasks[f"four rats, {mode}"] = {
-                "seeds": sorted(found),
-                "scores": {"consistency between animals: R2": [found[s] for s in sorted(found)]},
-            }
+            tasks[f"four rats, {mode}"] = found
     return tasks
 
 
-def animals(rows: Sequence[Row], mode: str) -> dict[int, float]:
+def animals(rows: Sequence[Row], mode: str) -> Row:
     """Consistency between the four rats, for every seed that all four were fitted with."""
-    found = {}
+    seeds, held_out, in_sample = [], [], []
     for seed in sorted({r["seed"] for r in rows}):
         mine = {r["task"]: r for r in rows if r["seed"] == seed}
         names = [f"{rat}, {mode}" for rat in RATS]
         if all(name in mine for name in names):
             packed = [mine[name]["kept"] for name in names]
             parts = [(unpack(k["train bins"]), unpack(k["test bins"])) for k in packed]
-            found[seed] = round(judge.between_animals(parts), 6)
-    return found
+            seeds.append(seed)
+            held_out.append(round(judge.between_animals(parts), 6))
+            in_sample.append(round(judge.between_animals([(a, a) for a, _ in parts]), 6))
+    columns = {"held out": held_out, "in sample": in_sample}
+    scores = {f"consistency between animals, {k}: R2": v for k, v in columns.items()}
+    return {"seeds": seeds, "scores": scores} if seeds else {}
 
 
 def made(library: Library, device: str) -> str:

@@ -23,8 +23,8 @@ PUBLISHED: Mapping[tuple[str, str], str] = {
         )
         for rat, value in zip(("achilles", "buddy", "cicero", "gatsby"), values, strict=True)
     },
-    ("four rats, behavior", "consistency between animals: R2"): "0.943",
-    ("four rats, time", "consistency between animals: R2"): "0.771",
+    ("four rats, behavior", "consistency between animals, in sample: R2"): "0.943",
+    ("four rats, time", "consistency between animals, in sample: R2"): "0.771",
     ("flow, behavior", "decoding: R2 of z"): "0.920",
 }
 """CEBRA's own figures (Schneider, Lee & Mathis 2023), by their own protocol."""
@@ -107,6 +107,9 @@ def page(reference: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
             *_table(found),
             "",
             *_missing(reference, ours),
+            "## Parameters",
+            "",
+            *_parameters(reference),
         ]
     )
 
@@ -163,10 +166,11 @@ def _conditions(reference: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterat
     )
     yield (
         "- **consistency**: R2 of a linear map from one embedding to another, fitted on training "
-        "samples and scored on held-out ones; variance is pooled over the latents, so that "
-        "rotations do not matter. Between seeds the values are jackknife pseudo-values. Between "
-        "animals, embeddings are averaged in 40 places x 2 directions. It compares libraries; it "
-        "is no claim that the embeddings mean something, which would need a null."
+        'samples and scored on held-out ones ("in sample": on the training samples again, as the '
+        "literature has it); variance is pooled over the latents, so that rotations do not "
+        "matter. Between seeds the values are jackknife pseudo-values. Between animals, "
+        "embeddings are averaged in 40 places x 2 directions. It compares libraries; it is no "
+        "claim that the embeddings mean something, which would need a null."
     )
     yield (
         "- **within spread**: the mean over grevy's seeds lies where the mean of as many further "
@@ -221,3 +225,14 @@ def _missing(reference: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[
         if names:
             yield f"Not run with {which}: {', '.join(names)}."
             yield ""
+
+
+def _parameters(reference: Mapping[str, Any]) -> Iterator[str]:
+    """One line for all tasks that share them."""
+    shared: dict[str, list[str]] = {}
+    for name, task in reference["tasks"].items():
+        if "settings" in task:
+            text = ", ".join(f"{k}={v!r}" for k, v in sorted(task["settings"].items()))
+            shared.setdefault(text, []).append(name)
+    for text, names in shared.items():
+        yield f"- {'; '.join(names)}: `{text}`"
