@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 from . import __version__
 from .architectures import ARCHITECTURES
-from .config import TrainConfig
-from .errors import ConfigError, DataError
+from .config import TrainConfig, latent_slices
+from .errors import ConfigError, DataError, FormatError
 from .fitted import log_of, modules_of, notes_of, open_model, pieces, solver_of
 from .inputs import Sessions, check_labels, checked, finite, is_sessions, plain_array, sessions_of
 from .model import Run, choose_device, embed, held_out_bits
 from .pairs import HybridPairs
-from .parameters import encoder_of, seed_of, train_config
+from .parameters import encoder_of, seed_of, train_config, whole
 from .recording import Recording
 from .store import save as save_run
 from .training import Progress, adapt, resume, train
@@ -257,6 +257,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         before, seed = self.run_, self.random_state_
         with self._all_or_nothing():
             sessions = self._sessions(X, y, more_y, epochs, reset=False)
+            check_labels(self.label_types_, sessions, fitted_several=self.num_sessions_ is not None)
             config = train_config(self, sessions, seed, self.max_iterations)
             with self._progress(self.max_iterations) as on_step:
                 run = self._train(
@@ -288,9 +289,26 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             raise ConfigError(
                 "callback and callback_frequency belong together; found only one of them."
             )
+        if frequency is not None:
+            whole("callback_frequency", frequency)
+        if onwards and before is not None:
+            now, then = (len(latent_slices(c)) for c in (config, before.config))
+            if now != then:
+                raise ConfigError(
+                    f"training goes on with as many terms of the loss as it began with, {then}; "
+                    f"found {now}. Set hybrid={then == 2} again, or call fit."
+                )
         for size in pieces(config.n_steps, frequency):
             if run is not None:
-                run = resume(run, recordings, size, config=config, device=where, on_step=report)
+                run = resume(
+                    run,
+                    recordings,
+                    size,
+                    config=config,
+                    first_layer_only=before is not None and not onwards,
+                    device=where,
+                    on_step=report,
+                )
             elif before is not None:
                 part = replace(config, n_steps=size)
                 run = adapt(before, recordings, part, device=where, on_step=report)
@@ -301,7 +319,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             if callback is not None and (done - 1) % (frequency or 1) == 0:
                 callback(done - 1, solver_of(run, several=sessions.several))
         assert run is not None  # there is at least one step
-        return run
+        return replace(run, parent="" if before is None else before.digest)
 
     def _sessions(
         self, X: Any, y: Any, more_y: tuple[Any, ...], epochs: Any, *, reset: bool
@@ -413,8 +431,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         NotFittedError, DataError, ConfigError
         """
         run = self._fitted()
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1 sample; found {batch_size}.")
+        if batch_size is not None:
+            whole("batch_size", batch_size)
         session = self._session(session_id)
         recording = self._recording(X, session)
         embedding = embed(
@@ -638,10 +656,19 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         """
         del backend, weights_only
         run, parameters, learned = open_model(Path(filename), model_architecture)
-        model = cls(**parameters)
+        try:
+            model = cls(**parameters)
+        except TypeError as error:
+            raise FormatError(
+                f"{filename} must hold parameters of CEBRA alone; found {sorted(parameters)}."
+            ) from error
         if map_location is not None:
             model.device = str(map_location)
-        elif model.device.startswith("cuda") and not torch.cuda.is_available():
+        try:
+            choose_device(model._where())
+        except ConfigError:
+            if map_location is not None:
+                raise
             model.device = "cuda_if_available"  # a model made on a GPU loads anywhere
         model.run_ = run
         for name, value in learned.items():

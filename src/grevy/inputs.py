@@ -232,7 +232,7 @@ def _label(given: Any, n: int, i: int, session: int | None) -> NDArray[Any]:
             f"found {value.dtype}. "
             f"Number the classes, or convert."
         )
-    if value.ndim not in (1, 2) or len(value) != n:
+    if value.ndim not in (1, 2) or len(value) != n or 0 in value.shape[1:]:
         raise DataError(
             f"{where} must have one row for each of the {n} samples; found shape {value.shape}, "
             f"that is {len(value) if value.ndim else 0} rows."

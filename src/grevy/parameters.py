@@ -28,7 +28,7 @@ from .pairs import (
     TimePairs,
 )
 
-__all__ = ["encoder_of", "masks_of", "pairs_of", "seed_of", "train_config"]
+__all__ = ["encoder_of", "masks_of", "pairs_of", "seed_of", "train_config", "whole"]
 
 _CONDITIONALS = (None, "time", "time_delta", "delta", "delta_normal")
 _MASKS: dict[str, MaskKind] = {
@@ -73,7 +73,7 @@ def encoder_of(model: Any) -> AnyEncoder:
             f"model_architecture must be a name or a torch module; found {architecture!r}."
         )
     for name in ("num_hidden_units", "output_dimension"):
-        _whole(name, getattr(model, name))
+        whole(name, getattr(model, name))
     return EncoderSpec(architecture, int(model.num_hidden_units), int(model.output_dimension))
 
 
@@ -102,14 +102,14 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
     _one_of("temperature_mode", model.temperature_mode, ("constant", "auto"))
     _one_of("precision", model.precision, ("auto", "float32"))
     for name in ("max_iterations", "max_adapt_iterations"):
-        _whole(name, getattr(model, name))
+        whole(name, getattr(model, name))
     for name in ("batch_size", "num_negatives"):
         if getattr(model, name) is not None:
-            _whole(name, getattr(model, name))
+            whole(name, getattr(model, name))
     for name in ("temperature", "learning_rate"):
         _positive(name, getattr(model, name))
     learned = model.temperature_mode == "auto"
-    if learned and model.min_temperature is not None:
+    if model.min_temperature is not None:
         _positive("min_temperature", model.min_temperature)
     spec = encoder_of(model)
     return TrainConfig(
@@ -189,7 +189,7 @@ def _said(model: Any, *, used: tuple[str, ...]) -> None:
     """Warn of settings that mean nothing for these labels: they are never ignored in silence."""
     given = {
         "conditional": model.conditional not in (None, "time"),
-        "time_offsets": model.time_offsets != 1,
+        "time_offsets": _offsets(model.time_offsets) != (1,),
         "delta": model.delta is not None,
     }
     for name, is_given in given.items():
@@ -225,13 +225,27 @@ def _block(sampling: Any) -> int:
 
 
 def _adam(given: Any) -> Adam:
-    settings = dict(given or ())
+    try:
+        settings = dict(given or ())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"optimizer_kwargs must be pairs of name and value; found {given!r}."
+        ) from error
     unknown = set(settings) - {"betas", "eps", "weight_decay", "amsgrad"}
     if unknown:
         raise ConfigError(
             f"optimizer_kwargs takes betas, eps, weight_decay and amsgrad; found {sorted(unknown)}."
         )
-    beta1, beta2 = settings.get("betas", (0.9, 0.999))
+    betas = settings.get("betas", (0.9, 0.999))
+    if not isinstance(betas, list | tuple) or len(betas) != 2:
+        raise ConfigError(f"betas must be two numbers; found {betas!r}.")
+    beta1, beta2 = betas
+    numbers = {"betas[0]": beta1, "betas[1]": beta2, **settings}
+    for name in set(numbers) - {"betas", "amsgrad"}:
+        if not isinstance(numbers[name], Real):
+            raise ConfigError(
+                f"{name} of optimizer_kwargs must be a number; found {numbers[name]!r}."
+            )
     return Adam(
         beta1=beta1,
         beta2=beta2,
@@ -287,7 +301,8 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ConfigError(f"{name} must be one of {known}; found {value!r}.")
 
 
-def _whole(name: str, value: Any) -> None:
+def whole(name: str, value: Any) -> None:
+    """Refuse what is not a whole number of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1; found {value!r}.")
 

@@ -132,6 +132,7 @@ def resume(
     n_steps: int,
     *,
     config: TrainConfig | None = None,
+    first_layer_only: bool = False,
     device: str = "auto",
     on_step: OnStep | None = None,
 ) -> Run:
@@ -148,6 +149,8 @@ def resume(
     n_steps : int
     config : TrainConfig, optional
         Other settings from here on, for the same encoder.
+    first_layer_only : bool
+        Keep all other layers as they are: goes on with what `adapt` began.
     device, on_step
         As in `train`.
 
@@ -173,9 +176,16 @@ def resume(
     config = replace(run.config if config is None else config, n_steps=n_steps)
     if config.encoder != run.config.encoder:
         raise ConfigError("training goes on with the encoder it began with.")
-    prepared = _prepare(
-        recordings, config, [list(s.weights) for s in run.sessions], start=run, parent=run.digest
-    )
+    weights = [list(s.weights) for s in run.sessions]
+    frozen = list(range(2, len(weights[0]))) if first_layer_only else []
+    n_trained = sum(w.numel() for own in weights for i, w in enumerate(own) if i not in frozen)
+    n_trained += int(config.learn_temperature)
+    if run.state is not None and (
+        len(run.state.momentum) != n_trained
+        or (config.adam.amsgrad and len(run.state.largest) != n_trained)
+    ):
+        run = replace(run, state=None)  # averages of other numbers: Adam starts anew
+    prepared = _prepare(recordings, config, weights, frozen=frozen, start=run, parent=run.digest)
     (more,) = _train(recordings, [prepared], device, on_step)
     return replace(
         more,
@@ -450,17 +460,19 @@ class _Optimiser:
         self.momentum, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
         self.largest = torch.zeros_like(flat) if self.adam.amsgrad else None
         self.rate = torch.tensor([[run.config.learning_rate] for run in stack], device=flat.device)
+        self.taken = 0  # steps before this call
         states = [run.start.state for run in stack if run.start is not None]
         known = [s for s in states if s is not None]
         if len(known) == len(stack):
+            self.taken = max(len(run.start.losses) for run in stack if run.start is not None)
             self.momentum[:] = torch.stack([s.momentum for s in known])
             self.square[:] = torch.stack([s.square for s in known])
             if self.largest is not None:
                 self.largest[:] = torch.stack([s.largest for s in known])
 
     def step(self, flat: Tensor, grad: Tensor, step: int) -> None:
-        """The update of step number `step`, counted from 1."""
-        a = self.adam
+        """The update of step number `step` of this call, counted from 1."""
+        a, step = self.adam, self.taken + step
         if a.weight_decay:
             grad = grad.add(flat, alpha=a.weight_decay)
         self.momentum.lerp_(grad, 1 - a.beta1)
@@ -528,7 +540,7 @@ def _train_stack(
             grads = torch.autograd.grad(terms.sum(), parameters.leaves)
             with torch.no_grad():
                 grad = torch.cat([g.reshape(runs, -1) for g in grads], dim=1)
-                optimiser.step(parameters.flat, grad, done + begin + i + 1)
+                optimiser.step(parameters.flat, grad, begin + i + 1)
                 if first.learn_temperature:
                     # Projected, not clamped in the loss: at the border the gradient stays alive.
                     parameters.flat[:, -1].clamp_(max=ceiling)
