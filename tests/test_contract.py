@@ -9,9 +9,18 @@ import pytest
 import torch
 
 from grevy.config import TrainConfig
+from grevy.encoders import ARCHITECTURES as ARCHITECTURES_BY_NAME
 from grevy.encoders import EncoderSpec
 from grevy.model import embed, held_out_bits
-from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
+from grevy.pairs import (
+    ClassPairs,
+    DeltaPairs,
+    HybridPairs,
+    MixedPairs,
+    NearPairs,
+    Pairs,
+    TimePairs,
+)
 from grevy.recording import Label, Recording, make_recording
 from grevy.training import train
 
@@ -81,3 +90,48 @@ def test_cuda_trains_as_the_cpu_does(kind: str, architecture: str) -> None:
     np.testing.assert_allclose(there.history, here.history, atol=2e-2)
     z = [embed(r, recording, device=d).values for r, d in ((here, "cpu"), (here, "cuda"))]
     np.testing.assert_allclose(z[0], z[1], atol=1e-4)
+
+
+OTHERS = (
+    "offset36-model",
+    "offset36-model-more-dropout",
+    "offset10-model-mse",
+    "offset1-model-v4",
+    "offset1-model-mse-tanh",
+    "offset1-model-mse-resnet-2layers",
+    "offset4-model-2x-subsample",
+    "offset20-model-4x-subsample",
+)
+MIXED: dict[str, Pairs] = {
+    "mixed": MixedPairs(DeltaPairs(("angle",), 3), "quadrant"),
+    "mixed near": MixedPairs(NearPairs(("plane",), 0.3), "quadrant", balanced=False),
+    "mixed hybrid": HybridPairs(MixedPairs(NearPairs(("angle",), 0.2), "quadrant"), TimePairs()),
+}
+
+
+@pytest.mark.parametrize("kind", ["time", *MIXED])
+@pytest.mark.parametrize("architecture", OTHERS)
+def test_other_architectures_train_and_embed_two_sessions(kind: str, architecture: str) -> None:
+    pairs = {**KINDS, **MIXED}[kind]
+    spec = EncoderSpec(architecture, 8, 4)
+    normalised = ARCHITECTURES_BY_NAME[architecture].normalise
+    config = replace(
+        config_of("time", "offset1-model"),
+        encoder=spec, pairs=pairs, n_steps=4, batch_size=16, n_negatives=12,
+        distance="cosine" if normalised else "euclidean",
+    )  # fmt: skip
+    recordings = [turning()] if kind == "time" else [turning(), turning()]
+    first = train(recordings, [replace(config, n_steps=1)])[0]
+    run = train(recordings, [config])[0]
+    for s, rec in enumerate(recordings):
+        for a, b in zip(first.sessions[s].weights, run.sessions[s].weights, strict=True):
+            assert (a != b).any()
+        found = embed(run, rec, session=s)
+        every = [i for a, b in rec.epochs.tolist() for i in range(a, b, spec.factor)]
+        assert found.samples.tolist() == every
+        assert found.values.shape == (len(every), 4)
+        assert np.isfinite(found.values).all()
+        if normalised:
+            np.testing.assert_allclose(np.linalg.norm(found.values, axis=1), 1, atol=1e-5)
+    stretches = [np.array([[900, 1500]])] * len(recordings)
+    assert np.isfinite(held_out_bits(run, recordings, stretches, n=64, n_references=64))

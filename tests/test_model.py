@@ -12,7 +12,7 @@ import torch
 import twins
 from grevy import model
 from grevy.config import Adam, TrainConfig, latent_slices, run_hash
-from grevy.encoders import EncoderSpec, encode, initial_weights
+from grevy.encoders import Encoder, EncoderSpec, encode, initial_weights
 from grevy.errors import ConfigError, DataError
 from grevy.masks import Mask
 from grevy.model import (
@@ -313,3 +313,87 @@ def test_negative_and_huge_seeds_are_seeds() -> None:
     assert prepare(rec, TimePairs(), EncoderSpec().field, rec.epochs)
     a, b = (initial_weights(EncoderSpec(), 2, s)[0] for s in (-1, 2**63))
     assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "factor"),
+    [
+        ("offset40-model-4x-subsample", 40, 4),
+        ("offset20-model-4x-subsample", 20, 4),
+        ("offset4-model-2x-subsample", 4, 2),
+    ],
+)
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_resampling_span_by_span(name: str, length: int, factor: int, chunk: int | None) -> None:
+    """Row k of a span is the window round its sample k * factor, as torch's module embeds it."""
+    spans = [(0, 61), (61, 64), (70, 131), (131, 131 + length)]
+    rec = twins.noise(200, 5)
+    run = untrained(name, scaled=True)
+    own, spec = run.sessions[0], run.config.encoder
+    assert isinstance(spec, EncoderSpec)
+    module = Encoder(spec, own.weights)
+    padded = embed(run, rec, spans=np.array(spans), chunk=chunk, device="cpu")
+    whole = embed(run, rec, spans=np.array(spans), pad=False, chunk=chunk, device="cpu")
+    every = [i for a, b in spans for i in range(a, b, factor)]
+    assert padded.samples.tolist() == every
+    assert len(padded.values) == sum(-(-(b - a) // factor) for a, b in spans)
+    inside = [
+        i for a, b in spans for i in range(a + spec.field.left, b - spec.field.right + 1, factor)
+    ]
+    assert whole.samples.tolist() == inside
+    assert len(inside) == sum(max(0, (b - a - length) // factor + 1) for a, b in spans)
+    assert not whole.padded.any()
+    for found in (padded, whole):
+        for row, i in enumerate(found.samples.tolist()):
+            (span,) = [(a, b) for a, b in spans if a <= i < b]
+            window, replicated = twins.edge_window(rec.activity, i, span, spec.field)
+            x = (torch.from_numpy(window) - own.mean) / own.sd
+            expected = module(x.T[None].contiguous()).detach().numpy().reshape(-1)
+            np.testing.assert_allclose(found.values[row], expected, atol=5e-6)
+            assert bool(found.padded[row]) == replicated
+
+
+def test_without_padding_the_padded_rows_are_left_out() -> None:
+    rec = twins.noise(80, 5, epochs=EPOCHS)
+    every = embed(untrained(), rec, device="cpu")
+    whole = embed(untrained(), rec, pad=False, device="cpu")
+    assert whole.samples.tolist() == twins.centres(EPOCHS, 5, 5)
+    assert np.array_equal(whole.values, every.values[~every.padded])
+    assert not whole.padded.any()
+
+
+def test_bits_of_several_sessions_are_those_of_all_pairs() -> None:
+    """Every reference meets the negatives of both sessions, each in the latents of its own."""
+    rng = np.random.default_rng(0)
+    recordings = [
+        make_recording(
+            rng.normal(size=(300, 5)),
+            rate_hz=10.0,
+            labels={"side": Label(rng.integers(0, 2, 300), "discrete")},
+        )
+        for _ in range(2)
+    ]
+    one = untrained("offset5-model", pairs=ClassPairs("side"), temperature=0.3)
+    turned = tuple(-w for w in one.sessions[0].weights)
+    run = replace(one, sessions=(one.sessions[0], replace(one.sessions[0], weights=turned)))
+    spans = [np.array([[20, 200]]), np.array([[0, 150], [160, 290]])]
+    z, side = [], []
+    for s, (rec, some) in enumerate(zip(recordings, spans, strict=True)):
+        found = embed(run, rec, spans=some, session=s, pad=False, device="cpu")
+        z.append(found.values.astype(np.float64))
+        side.append(rec.labels["side"].values[found.samples])
+    weight = [np.full(len(x), 1 / len(x)) / 2 for x in z]  # sessions ask and answer alike
+    latents, sides, weights = (np.concatenate(x) for x in (z, side, weight))
+    near = latents @ latents.T / 0.3
+    negative = np.log(np.exp(near) @ weights) @ weights
+    same = np.zeros((len(sides), len(sides)))
+    for part in (slice(0, len(z[0])), slice(len(z[0]), None)):
+        alike = (sides[:, None] == sides[None, part]).astype(float)
+        same[:, part] = alike / alike.sum(axis=1, keepdims=True) / 2
+    expected = (weights @ (same * near).sum(axis=1) - negative) / np.log(2)
+    bits = held_out_bits(run, recordings, spans, n=2048, rounds=4, device="cpu")
+    assert bits == pytest.approx(expected, abs=0.05)
+    swapped = held_out_bits(
+        run, recordings[::-1], spans[::-1], sessions=[1, 0], n=2048, rounds=4, device="cpu"
+    )
+    assert swapped == pytest.approx(expected, abs=0.05)

@@ -19,11 +19,13 @@ from grevy.pairs import (
     ClassPairs,
     DeltaPairs,
     HybridPairs,
+    MixedPairs,
     NearPairs,
     Pairs,
     PairTable,
     TimePairs,
     prepare,
+    prepare_sessions,
     wrap,
 )
 from grevy.recording import Label, Recording
@@ -516,3 +518,61 @@ def test_errors_name_what_is_missing() -> None:
 def test_senseless_pairs_are_refused(make: object) -> None:
     with pytest.raises(ConfigError, match="found"):
         make()  # type: ignore[operator]
+
+
+def test_mixed_pairs_draw_classes_evenly_and_the_nearest_label_within() -> None:
+    """With hardly any noise: the samples of the class that share the reference's label, evenly."""
+    side = np.array([3] * 90 + [7] * 10)
+    place = np.tile(np.arange(5.0), 20)
+    labels = {"side": Label(side, "discrete"), "place": Label(place, "continuous")}
+    rec = twins.noise(100, 1, labels=labels)
+    pairs = MixedPairs(NearPairs(("place",), sd=1e-9), "side")
+    table = prepare(rec, pairs, ReceptiveField(0, 1), rec.epochs)
+    drawn = draw(table, 0, torch.arange(1500), batch=8, n_negatives=8, block=8)
+    reference, positive, negative = (
+        centres_of(drawn.groups, x).numpy()
+        for x in (drawn.reference, drawn.positives[0], drawn.negative)
+    )
+    for found in (reference, negative):
+        assert stats.binomtest(int((side[found] == 3).sum()), found.size, 0.5).pvalue > 1e-3
+        counts = np.bincount(found.reshape(-1), minlength=100)
+        assert stats.chisquare(counts[:90]).pvalue > 1e-3
+    assert (side[reference] == side[positive]).all()
+    assert (place[reference] == place[positive]).all()
+    for kind, value in ((3, 2.0), (7, 4.0)):
+        own = (side == kind) & (place == value)
+        counts = np.bincount(positive[own[reference]], minlength=100)
+        assert (counts[~own] == 0).all()
+        assert stats.chisquare(counts[own]).pvalue > 1e-3
+    free = replace(pairs, balanced=False)
+    drawn = draw(
+        prepare(rec, free, ReceptiveField(0, 1), rec.epochs), 0, torch.arange(1500),
+        batch=8, n_negatives=8, block=8,
+    )  # fmt: skip
+    first = side[centres_of(drawn.groups, drawn.reference).numpy()[:, 0]]
+    assert stats.binomtest(int((first == 3).sum()), 1500, 0.9).pvalue > 1e-3
+
+
+def test_sessions_that_do_not_mean_the_same_are_named() -> None:
+    def with_label(label: Label) -> Recording:
+        return twins.noise(60, 2, labels={"v": label})
+
+    line = np.arange(60.0)
+    one = with_label(Label(line, "continuous"))
+    others = [
+        with_label(Label(np.stack([line, line], 1), "continuous")),
+        with_label(Label(line, "continuous", period=100.0)),
+    ]
+    for other in others:
+        with pytest.raises(DataError, match=r"same columns and periods.* session 1 "):
+            prepare_sessions(
+                [one, other], DeltaPairs(("v",)), FIELDS[0], [one.epochs, other.epochs]
+            )
+    sides = [with_label(Label(np.arange(60) % 2 + 5 * s, "discrete")) for s in range(2)]
+    spans = [r.epochs for r in sides]
+    with pytest.raises(DataError, match="class 5 of label 'v' is absent from session 0"):
+        prepare_sessions(sides, ClassPairs("v"), FIELDS[0], spans)
+    with pytest.raises(DataError, match="no class of label 'v' exists in every session"):
+        prepare_sessions(sides, ClassPairs("v", shared_only=True), FIELDS[0], spans)
+    with pytest.raises(ConfigError, match="cannot align 2 of them"):
+        prepare_sessions(sides, TimePairs(), FIELDS[0], spans)

@@ -20,13 +20,24 @@ from safetensors.torch import save as save_tensors
 
 import twins
 from grevy.atomic import write_atomic
-from grevy.config import TrainConfig, run_hash
-from grevy.encoders import EncoderSpec
+from grevy.config import Adam, TrainConfig, run_hash
+from grevy.encoders import EncoderSpec, module_spec
 from grevy.errors import FormatError
+from grevy.masks import Mask
 from grevy.model import Run, embed
-from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
-from grevy.store import FORMAT_VERSION, load, save
-from grevy.training import train
+from grevy.pairs import (
+    ClassPairs,
+    DeltaPairs,
+    HybridPairs,
+    MixedPairs,
+    NearPairs,
+    Pairs,
+    TimePairs,
+)
+from grevy.recording import Label, Recording
+from grevy.store import FORMAT_VERSION, load, read_notes, save
+from grevy.training import resume, train
+from grevy.windows import ReceptiveField
 
 
 @pytest.fixture(scope="module")
@@ -344,3 +355,108 @@ def test_a_file_of_version_1_still_loads(run: Run, tmp_path: Path) -> None:
     assert np.array_equal(found.history, run.history)
     assert found.temperature == run.config.temperature
     assert found.n_negatives == run.config.n_negatives
+
+
+def noisy(seed: int, channels: int) -> Recording:
+    rng = np.random.default_rng(seed)
+    labels = {
+        "a": Label(rng.normal(size=90), "continuous"),
+        "c": Label(rng.integers(0, 2, 90), "discrete"),
+    }
+    return twins.noise(90, channels, labels=labels, seed=seed)
+
+
+SEVERAL = TrainConfig(
+    MixedPairs(DeltaPairs(("a",)), "c", shared_only=True),
+    EncoderSpec("offset5-model", 6, 2),
+    batch_size=8,
+    n_steps=4,
+    learn_temperature=True,
+    min_temperature=0.25,
+    distance="euclidean",
+    adam=Adam(beta1=0.8, weight_decay=0.01, amsgrad=True),
+    masks=(Mask("neurons", (0.2, 0.5)), Mask("time_block", (0.5,), span=2)),
+    train_on=(((0, 80),), ((0, 30), (40, 90))),
+)
+
+
+def test_sessions_options_and_the_optimiser_come_back(tmp_path: Path) -> None:
+    recordings = [noisy(0, 3), noisy(1, 5)]
+    (run,) = train(recordings, [SEVERAL], device="cpu")
+    found = load(save(run, tmp_path / "m", notes={"who": ["me", 1]}))
+    assert found.config == SEVERAL
+    assert read_notes(tmp_path / "m") == {"who": ["me", 1]}
+    assert [s.n_channels for s in found.sessions] == [3, 5]
+    for a, b in zip(found.sessions, run.sessions, strict=True):
+        for x, y in zip((*a.weights, a.mean, a.sd), (*b.weights, b.mean, b.sd), strict=True):
+            assert torch.equal(x, y)
+    assert run.state is not None
+    assert found.state is not None
+    for name in ("momentum", "square", "largest", "sharpness", "steps"):
+        assert torch.equal(getattr(found.state, name), getattr(run.state, name))
+    assert np.array_equal(found.temperatures, run.temperatures)
+    assert (found.temperature, found.n_negatives) == (run.temperature, 16)
+    assert (found.recording_hash, found.parent) == (run.recording_hash, "")
+    (whole,) = train(recordings, [replace(SEVERAL, n_steps=7)], device="cpu")
+    more = load(save(resume(found, recordings, 3, device="cpu"), tmp_path / "more"))
+    assert more.digest == whole.digest
+    assert np.array_equal(more.losses, whole.losses)
+    assert more.parent == run.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("steps", lambda t: t * 0),
+        ("steps", lambda t: t.float()),
+        ("steps", lambda t: torch.cat([t, t])),
+        ("square", lambda t: t[1:]),
+    ],
+)
+def test_a_state_that_does_not_hold_together_is_refused(
+    run: Run, name: str, change: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    path = save(run, tmp_path / "m")
+    rewrite(path, tensors=put(f"state.{name}", change))
+    with pytest.raises(FormatError, match="optimiser"):
+        load(path)
+
+
+class Line(torch.nn.Module):
+    """One linear layer of one sample."""
+
+    num_output = 2
+    offset = ReceptiveField(0, 1)
+
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x[..., 0])[:, :2]
+
+
+def test_a_module_is_given_back_when_loading(run: Run, tmp_path: Path) -> None:
+    rec = twins.noise(60, 4)
+    spec = module_spec(Line())
+    config = replace(run.config, encoder=spec, train_on=None)
+    (own,) = train([rec], [config], device="cpu")
+    path = save(own, tmp_path / "m")
+    found = load(path, encoder=spec)
+    assert found.config == config
+    assert np.array_equal(embed(found, rec).values, embed(own, rec).values)
+    other = load(path, encoder=module_spec(Line()))  # its own weights do not matter
+    assert np.array_equal(embed(other, rec).values, embed(own, rec).values)
+    with pytest.raises(FormatError, match=r"custom module '.*Line'.*found none"):
+        load(path)
+    with pytest.raises(FormatError, match=r"custom module '.*Line'.*found 'grevy_net"):
+        load(path, encoder=module_spec(_elsewhere()))
+    with pytest.raises(FormatError, match="shapes"):
+        load(path, encoder=module_spec(Line(width=3)))
+
+
+def _elsewhere() -> torch.nn.Module:
+    class Other(Line):
+        __module__ = "grevy_net"
+
+    return Other()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from scipy import ndimage
 
 import twins
-from grevy.config import TrainConfig
+from grevy.config import Adam, TrainConfig
 from grevy.drawing import draw
-from grevy.encoders import EncoderSpec, initial_weights
+from grevy.encoders import EncoderSpec, initial_weights, module_spec
 from grevy.errors import ConfigError, DataError, DivergedError
-from grevy.model import Run, held_out_bits
+from grevy.masks import Mask
+from grevy.model import Run, embed, held_out_bits
 from grevy.pairs import (
     ClassPairs,
     DeltaPairs,
@@ -25,7 +27,8 @@ from grevy.pairs import (
     prepare,
 )
 from grevy.recording import Label, Recording, make_recording
-from grevy.training import Progress, train
+from grevy.training import Progress, adapt, resume, train
+from grevy.windows import ReceptiveField
 
 SMALL = EncoderSpec("offset10-model", hidden=8, latents=3)
 QUICK = TrainConfig(
@@ -353,3 +356,205 @@ def test_settings_that_do_not_fit_the_recording_are_refused() -> None:
     with pytest.raises(ConfigError, match="device"):
         train([rec], [QUICK], device="abacus")
     assert train([rec], []) == []
+
+
+# --- Going on: what may change and what may not --------------------------------------------------
+def goes_on_as(config: TrainConfig, **changes: Any) -> Run:
+    """Twice as long as `config`, in two parts, the second with other settings."""
+    (first,) = train([recording()], [config], device="cpu")
+    return resume(first, [recording()], config.n_steps, config=replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"scale": "zscore", "train_on": ((0, 150), (270, 400))},
+        {"batch_size": None, "n_negatives": None, "n_steps": 4},
+        {"masks": (Mask("timesteps", (0.4,)),), "scale": "zscore"},
+        {"pairs": HybridPairs(DeltaPairs(("angle",)), TimePairs((3,)), 2)},
+        {"pairs": ClassPairs("side", balanced=True), "distance": "euclidean"},
+        {"encoder": EncoderSpec("offset36-model-dropout", 4, 2), "n_steps": 5},
+        {"learn_temperature": True, "min_temperature": 0.999},
+        {"adam": Adam(amsgrad=True, weight_decay=0.01), "n_steps": 30},
+    ],
+    ids=str,
+)
+def test_two_halves_are_the_whole_bit_for_bit(changes: dict[str, Any]) -> None:
+    config = replace(QUICK, **changes)
+    (whole,) = train([recording()], [replace(config, n_steps=2 * config.n_steps)], device="cpu")
+    found = goes_on_as(config)
+    assert equal(found, whole)
+    assert np.array_equal(found.temperatures, whole.temperatures)
+    assert found.config == whole.config
+
+
+def test_another_temperature_holds_from_there_on() -> None:
+    found = goes_on_as(QUICK, temperature=0.3)
+    assert found.temperatures[:20].tolist() == [1.0] * 20
+    assert found.temperatures[20:] == pytest.approx(0.3)
+    assert found.temperature == 0.3
+    assert not np.array_equal(found.losses, goes_on_as(QUICK).losses)
+
+
+def test_another_floor_holds_from_its_first_step_on() -> None:
+    learned = replace(QUICK, learn_temperature=True)
+    found = goes_on_as(learned, min_temperature=1.4)
+    assert found.temperatures[:20].max() < 1.1
+    assert found.temperatures[20:].min() >= 1.4 * (1 - 1e-6)
+    assert found.temperature >= 1.4 * (1 - 1e-6)
+
+
+def test_without_the_state_of_its_optimiser_a_run_begins_with_a_fresh_one() -> None:
+    """The first update of Adam is as long as the learning rate, in every number."""
+    (first,) = train([recording()], [replace(QUICK, n_steps=50)], device="cpu")
+    bare = replace(first, state=None)
+    one = resume(bare, [recording()], 1, device="cpu")
+    for a, b in zip(one.sessions[0].weights, first.sessions[0].weights, strict=True):
+        moved = (a - b).abs()
+        assert moved.max() <= QUICK.learning_rate * 1.001
+        assert moved.median() >= QUICK.learning_rate * 0.99
+    two = resume(bare, [recording()], 2, device="cpu")
+    assert equal(two, resume(one, [recording()], 1, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"pairs": HybridPairs(ClassPairs("side"), TimePairs())}, "as many terms"),
+        ({"learn_temperature": True}, "`learn_temperature` as it was"),
+        ({"adam": Adam(amsgrad=True)}, "amsgrad only where"),
+        ({"encoder": EncoderSpec("offset5-model", 8, 3)}, "encoder it began with"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        goes_on_as(QUICK, **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"learn_temperature": True}])
+def test_an_adapted_run_goes_on_with_its_first_layer_alone(changes: dict[str, Any]) -> None:
+    config = replace(QUICK, **changes)
+    (old,) = train([recording()], [config], device="cpu")
+    rec = twins.wave(300, 9, seed=4)
+    whole = adapt(old, [rec], replace(config, n_steps=16), device="cpu")
+    half = adapt(old, [rec], replace(config, n_steps=9), device="cpu")
+    found = resume(half, [rec], 7, device="cpu")
+    assert equal(found, whole)
+    for a, b in zip(found.sessions[0].weights[2:], old.sessions[0].weights[2:], strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ConfigError, match="at least one recording"):
+        adapt(old, [], config)
+
+
+# --- Sessions ------------------------------------------------------------------------------------
+def test_sessions_alone_and_in_a_grid_are_the_same_bit_for_bit() -> None:
+    recordings = [recording(), recording(seed=1)]
+    base = replace(QUICK, pairs=ClassPairs("side"), n_steps=8)
+    configs = [
+        base,
+        replace(base, seed=1, learn_temperature=True),
+        replace(base, seed=2, learn_temperature=True, min_temperature=0.9),
+        replace(base, temperature=0.3, distance="euclidean"),
+        replace(base, pairs=NearPairs(("angle",), sd=0.2)),
+        replace(base, adam=Adam(amsgrad=True)),
+        replace(base, seed=3, learn_temperature=True),
+        replace(base, seed=4),
+    ]
+    for config, run in zip(configs, train(recordings, configs, device="cpu"), strict=True):
+        (alone,) = train(recordings, [config], device="cpu")
+        assert equal(run, alone)
+        assert np.array_equal(run.temperatures, alone.temperatures)
+
+
+def test_every_session_is_trained_on_its_own_stretches() -> None:
+    recordings = [recording(), recording(seed=1)]
+    stretches = (((0, 100),), ((160, 250), (270, 400)))
+    config = replace(QUICK, pairs=ClassPairs("side"), scale="zscore", train_on=stretches)
+    (run,) = train(recordings, [config], device="cpu")
+    hidden = []
+    for rec, spans in zip(recordings, stretches, strict=True):
+        changed = np.full_like(rec.activity, 1e6)
+        for a, b in spans:
+            changed[a:b] = rec.activity[a:b]
+        hidden.append(replace(rec, activity=changed))
+    assert equal(run, train(hidden, [config], device="cpu")[0])
+    (same,) = train(recordings, [replace(config, train_on=((0, 150),))], device="cpu")
+    twice = replace(config, train_on=(((0, 150),), ((0, 150),)))
+    assert equal(same, train(recordings, [twice], device="cpu")[0])
+    for few in (recordings[:1], [*recordings, recording(seed=2)]):
+        with pytest.raises(ConfigError, match=rf"found 2 for {len(few)} sessions"):
+            train(few, [config], device="cpu")
+
+
+# --- Somebody's own module -----------------------------------------------------------------------
+class Mine(torch.nn.Module):
+    """A convolution over the window and a frozen turn of what it gives."""
+
+    num_output = 3
+
+    def __init__(self, channels: int = 6) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv1d(channels, 5, 4)
+        self.frozen = torch.nn.Linear(5, 5).requires_grad_(False)
+        self.last = torch.nn.Linear(5, 3)
+
+    def get_offset(self) -> ReceptiveField:
+        return ReceptiveField(1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.last(torch.tanh(self.frozen(self.first(x)[..., 0])))
+        return z / z.norm(dim=1, keepdim=True)
+
+
+def own_module(seed: int = 0) -> Mine:
+    torch.manual_seed(seed)
+    return Mine()
+
+
+@pytest.mark.parametrize("scale", ["none", "zscore"])
+def test_a_module_trains_as_in_a_loop_of_torch(scale: Any) -> None:
+    module = own_module()
+    rec = recording()
+    config = replace(QUICK, encoder=module_spec(module), scale=scale)
+    before = copy.deepcopy(module.state_dict())
+    (run,) = train([rec], [config], device="cpu")
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    trained = own_module()
+    adam = torch.optim.Adam([p for p in trained.parameters() if p.requires_grad], 3e-3)
+    table = prepare(rec, config.pairs, config.encoder.field, rec.epochs)
+    rows = np.concatenate([rec.activity[a:b] for a, b in rec.epochs]).astype(np.float64)
+    activity = rec.activity
+    if scale == "zscore":
+        activity = ((activity - rows.mean(0)) / rows.std(0)).astype(np.float32)
+    for step in range(20):
+        drawn = draw(table, 0, torch.tensor([step]), batch=32, n_negatives=48, block=8)
+        reference, (positive,), negative = twins.triplets(drawn, 0)
+        r, p, n = (
+            trained(
+                torch.from_numpy(
+                    np.stack([twins.window(activity, c, ReceptiveField(1, 3)).T for c in some])
+                )
+            )
+            for some in (reference, positive, negative)
+        )
+        pos, neg = -(r * p).sum(1).mean(), torch.logsumexp(r @ n.T, 1).mean()
+        adam.zero_grad()
+        (pos + neg).backward()
+        adam.step()
+        np.testing.assert_allclose(run.history[step], [pos.item(), neg.item()], rtol=1e-4)
+    own = [p.detach() for p in trained.parameters() if p.requires_grad]
+    for a, b in zip(run.sessions[0].weights, own, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    found = embed(run, rec, pad=False, device="cpu")
+    windows = [twins.window(activity, c, ReceptiveField(1, 3)).T for c in found.samples]
+    expected = trained(torch.from_numpy(np.stack(windows))).detach().numpy()
+    np.testing.assert_allclose(found.values, expected, atol=1e-3)
+
+
+def test_a_module_goes_on_and_is_not_adapted() -> None:
+    config = replace(QUICK, encoder=module_spec(own_module()))
+    (whole,) = train([recording()], [replace(config, n_steps=40)], device="cpu")
+    assert equal(goes_on_as(config), whole)
+    with pytest.raises(ConfigError, match="custom module cannot be adapted"):
+        adapt(whole, [recording()], config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -30,12 +31,20 @@ def array(values: ArrayLike, name: str) -> NDArray[Any]:
     if hasattr(given, "detach"):
         given = given.detach().cpu()
     try:
-        return np.asarray(given)
+        found = np.asarray(given)
+        # Lists of embeddings are often kept in arrays of objects; what they hold are numbers.
+        if found.dtype == object and found.ndim and all(_is_number(v) for v in found.flat):
+            found = found.astype(np.float64)
+        return found
     except ValueError:
         raise DataError(
             f"{name} must be one array; found a sequence of unequal parts; "
             "plot the parts one by one"
         ) from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def colormap(cmap: str | Colormap | None) -> Colormap:

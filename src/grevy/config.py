@@ -154,10 +154,15 @@ class TrainConfig:
         """Where to train in one session, shape (E, 2); None for everywhere."""
         if self.train_on is None:
             return None
-        nested = np.ndim(self.train_on[0]) == 2 if self.train_on else False
-        return np.array(self.train_on[session] if nested else self.train_on, np.int64).reshape(
-            -1, 2
-        )
+        own = self.train_on if self.n_sessions is None else self.train_on[session]
+        return np.array(own, np.int64).reshape(-1, 2)
+
+    @property
+    def n_sessions(self) -> int | None:
+        """How many sessions `train_on` lists stretches for; None where one list serves any."""
+        if not self.train_on or np.ndim(self.train_on[0]) != 2:
+            return None
+        return len(self.train_on)
 
 
 def _stretches(train_on: Any) -> tuple[Any, ...]:

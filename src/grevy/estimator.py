@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .architectures import ARCHITECTURES
-from .config import TrainConfig, latent_slices
+from .config import TrainConfig
 from .errors import ConfigError, DataError, FormatError
 from .fitted import log_of, modules_of, notes_of, open_model, pieces, solver_of
 from .inputs import Sessions, check_labels, checked, finite, is_sessions, plain_array, sessions_of
@@ -291,24 +291,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             )
         if frequency is not None:
             whole("callback_frequency", frequency)
-        if onwards and before is not None:
-            now, then = (len(latent_slices(c)) for c in (config, before.config))
-            if now != then:
-                raise ConfigError(
-                    f"training goes on with as many terms of the loss as it began with, {then}; "
-                    f"found {now}. Set hybrid={then == 2} again, or call fit."
-                )
         for size in pieces(config.n_steps, frequency):
             if run is not None:
-                run = resume(
-                    run,
-                    recordings,
-                    size,
-                    config=config,
-                    first_layer_only=before is not None and not onwards,
-                    device=where,
-                    on_step=report,
-                )
+                run = resume(run, recordings, size, config=config, device=where, on_step=report)
             elif before is not None:
                 part = replace(config, n_steps=size)
                 run = adapt(before, recordings, part, device=where, on_step=report)

@@ -182,7 +182,7 @@ def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any]
             int(args["num_hidden_units"]),
             int(args["output_dimension"]),
         )
-        batch = args.get("batch_size")
+        batch, learned = args["batch_size"], args["temperature_mode"] == "auto"
         config = TrainConfig(
             _pairs_of(args, found, spec.latents),
             spec,
@@ -191,6 +191,8 @@ def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any]
             batch_size=batch,
             n_steps=max(1, len(found.loss)),
             distance=args["distance"],
+            learn_temperature=learned,
+            min_temperature=args["min_temperature"] if learned else None,
         )
         final = _final_temperature(args, found)
     except (KeyError, TypeError, ValueError) as error:
@@ -221,13 +223,13 @@ def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any]
         recording_hash="",
         parent="",
     )
-    learned = {
+    attributes = {
         "label_types_": found.label_types,
         "num_sessions_": found.num_sessions,
         "n_features_": found.n_features,
         "random_state_": 0,
     }
-    return run, args, learned
+    return run, args, attributes
 
 
 def _pairs_of(args: Mapping[str, Any], found: Checkpoint, latents: int) -> Pairs:

@@ -113,9 +113,9 @@ def finite(x: NDArray[Any], name: str) -> NDArray[Any]:
             f"{name} must be finite; found {len(bad)} values that are not, the first ({what}) in "
             f"row {row}, column {column}. Interpolate, or drop the channel."
         )
-    largest = float(max(x.max(), -x.min()))
-    if largest > np.finfo(np.float32).max:
-        raise DataError(f"{name} must fit in float32 numbers; found {largest:.3g}. Rescale it.")
+    highest = max(float(x.max()), -float(x.min()))
+    if highest > float(np.finfo(np.float32).max):
+        raise DataError(f"{name} must fit in float32 numbers; found {highest:.3g}. Rescale it.")
     if x.shape[1] > x.shape[0] and x.shape[0] > 1:
         warnings.warn(
             f"{name} has more channels than samples ({x.shape[1]} > {x.shape[0]}): time belongs on "
@@ -189,9 +189,9 @@ def sessions_of(
         )
     recordings, column = [], 0
     circles = dict(periods or {})
-    for c, period in circles.items():
-        if not isinstance(period, Real) or not 0 < float(period) < np.inf:
-            raise DataError(f"label_periods must be positive; found {period!r} for column {c}.")
+    for c, length in circles.items():
+        if not isinstance(length, Real) or not 0 < float(length) < np.inf:
+            raise DataError(f"label_periods must be positive; found {length!r} for column {c}.")
     for s, x in enumerate(arrays):
         found: dict[str, Label] = {}
         column = 0

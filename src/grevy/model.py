@@ -72,12 +72,15 @@ class OptimiserState:
         `largest` is empty without amsgrad.
     sharpness : float32 tensor, shape (1,)
         A learned temperature as the logarithm of its inverse, to the last digit; else empty.
+    steps : int64 tensor, shape (1,)
+        Updates that the averages are made of.
     """
 
     momentum: Tensor
     square: Tensor
     largest: Tensor
     sharpness: Tensor
+    steps: Tensor
 
 
 @dataclass(frozen=True, eq=False)

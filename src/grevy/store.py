@@ -25,7 +25,7 @@ from .model import OptimiserState, Run, SessionEncoder
 __all__ = ["FORMAT_VERSION", "load", "read_notes", "save"]
 
 FORMAT_VERSION = 2
-_STATE = ("momentum", "square", "largest", "sharpness")
+_STATE = ("momentum", "square", "largest", "sharpness", "steps")
 _MAX_HEADER = 16 * 2**20
 _CONFIG = TypeAdapter(TrainConfig)
 
@@ -231,5 +231,7 @@ def _check(path: Path, run: Run) -> None:
         raise FormatError(f"{path}: there must be one temperature for each of its steps.")
     if run.state is not None:
         sizes = {t.shape for t in (run.state.momentum, run.state.square)}
-        if len(sizes) != 1 or run.state.momentum.ndim != 1:
+        steps = run.state.steps
+        counted = steps.shape == (1,) and steps.dtype == torch.int64 and bool(steps > 0)
+        if len(sizes) != 1 or run.state.momentum.ndim != 1 or not counted:
             raise FormatError(f"{path}: the state of its optimiser does not hold together.")

@@ -132,14 +132,14 @@ def resume(
     n_steps: int,
     *,
     config: TrainConfig | None = None,
-    first_layer_only: bool = False,
     device: str = "auto",
     on_step: OnStep | None = None,
 ) -> Run:
     """Train a run for more steps on (new) recordings of the same sessions.
 
     The optimiser and the count of steps go on, so that training twice for n steps on one
-    recording gives what training for 2 n steps gives.
+    recording gives what training for 2 n steps gives. A run without the optimiser's state begins
+    with a fresh one; one that was adapted goes on with its first layer alone.
 
     Parameters
     ----------
@@ -149,8 +149,6 @@ def resume(
     n_steps : int
     config : TrainConfig, optional
         Other settings from here on, for the same encoder.
-    first_layer_only : bool
-        Keep all other layers as they are: goes on with what `adapt` began.
     device, on_step
         As in `train`.
 
@@ -162,7 +160,8 @@ def resume(
     Raises
     ------
     ConfigError
-        If sessions or channels differ from the run's.
+        If sessions or channels differ from the run's, or so much of the settings that its losses
+        or its optimiser cannot go on.
     DataError, DivergedError
         As in `train`.
     """
@@ -176,15 +175,13 @@ def resume(
     config = replace(run.config if config is None else config, n_steps=n_steps)
     if config.encoder != run.config.encoder:
         raise ConfigError("training goes on with the encoder it began with.")
+    if len(latent_slices(config)) != len(latent_slices(run.config)):
+        raise ConfigError(
+            f"training goes on with as many terms of the loss as before; found "
+            f"{config.pairs.kind} pairs after {run.config.pairs.kind} pairs. Train anew, or adapt."
+        )
+    frozen = _kept_before(run, config)
     weights = [list(s.weights) for s in run.sessions]
-    frozen = list(range(2, len(weights[0]))) if first_layer_only else []
-    n_trained = sum(w.numel() for own in weights for i, w in enumerate(own) if i not in frozen)
-    n_trained += int(config.learn_temperature)
-    if run.state is not None and (
-        len(run.state.momentum) != n_trained
-        or (config.adam.amsgrad and len(run.state.largest) != n_trained)
-    ):
-        run = replace(run, state=None)  # averages of other numbers: Adam starts anew
     prepared = _prepare(recordings, config, weights, frozen=frozen, start=run, parent=run.digest)
     (more,) = _train(recordings, [prepared], device, on_step)
     return replace(
@@ -193,6 +190,24 @@ def resume(
         losses=np.concatenate([run.losses, more.losses]),
         temperatures=np.concatenate([run.temperatures, more.temperatures]),
     )
+
+
+def _kept_before(run: Run, config: TrainConfig) -> list[int]:
+    """Tensors of every session that a run did not train, as the state of its optimiser shows."""
+    if run.state is None:
+        return []
+    learned = int(config.learn_temperature)
+    found = len(run.state.momentum)
+    everything = sum(w.numel() for session in run.sessions for w in session.weights)
+    first = sum(w.numel() for session in run.sessions for w in session.weights[:2])
+    if found not in (everything + learned, first + learned):
+        raise ConfigError(
+            f"training goes on with the {found} numbers it trained before, a learned temperature "
+            f"among them or not; found {everything + learned}. Keep `learn_temperature` as it was."
+        )
+    if config.adam.amsgrad and not len(run.state.largest):
+        raise ConfigError("training goes on with amsgrad only where it began with it.")
+    return [] if found == everything + learned else list(range(2, len(run.sessions[0].weights)))
 
 
 def adapt(
@@ -235,6 +250,8 @@ def adapt(
         raise ConfigError("a model is adapted with the encoder it was trained with.")
     if isinstance(config.encoder, ModuleSpec):
         raise ConfigError("a custom module cannot be adapted: its first layer is not known.")
+    if not recordings:
+        raise ConfigError("a model is adapted to at least one recording; found none.")
     weights = []
     for s, recording in enumerate(recordings):
         kept = run.sessions[s if len(recordings) == len(run.sessions) else 0].weights
@@ -314,6 +331,11 @@ def _prepare(
 ) -> _Prepared:
     if not recordings:
         raise ConfigError("training takes at least one recording; found none.")
+    if config.n_sessions not in (None, len(recordings)):
+        raise ConfigError(
+            f"train_on must hold one list of stretches a session, or one for all; found "
+            f"{config.n_sessions} for {len(recordings)} sessions."
+        )
     spans = [_spans(recording, config, s) for s, recording in enumerate(recordings)]
     tables = prepare_sessions(recordings, config.pairs, config.encoder.field, spans)
     scaling = (
@@ -440,15 +462,20 @@ class _Parameters:
 
 def _first_temperature(run: _Prepared) -> float:
     """A learned temperature starts at its floor if it was set below: there it can still rise."""
-    first = run.config.temperature if run.start is None else run.start.temperature
+    if not run.config.learn_temperature:
+        return run.config.temperature
+    before = run.start is not None and run.start.config.learn_temperature
+    first = run.start.temperature if run.start is not None and before else run.config.temperature
     floor = run.config.min_temperature
-    return max(first, floor) if run.config.learn_temperature and floor is not None else first
+    return first if floor is None else max(first, floor)
 
 
 def _first_sharpness(run: _Prepared) -> Tensor:
     """The logarithm of the inverse temperature, (1,), exactly as a run left it."""
     if run.start is not None and run.start.state is not None and len(run.start.state.sharpness):
-        return run.start.state.sharpness
+        floor = run.config.min_temperature
+        exact = run.start.state.sharpness
+        return exact if floor is None else exact.clamp(max=-math.log(floor))
     return -torch.tensor([_first_temperature(run)]).log()
 
 
@@ -460,19 +487,20 @@ class _Optimiser:
         self.momentum, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
         self.largest = torch.zeros_like(flat) if self.adam.amsgrad else None
         self.rate = torch.tensor([[run.config.learning_rate] for run in stack], device=flat.device)
-        self.taken = 0  # steps before this call
         states = [run.start.state for run in stack if run.start is not None]
         known = [s for s in states if s is not None]
+        self.taken = 0  # not the run's steps: averages that begin anew are corrected anew
         if len(known) == len(stack):
-            self.taken = max(len(run.start.losses) for run in stack if run.start is not None)
+            self.taken = int(known[0].steps)
             self.momentum[:] = torch.stack([s.momentum for s in known])
             self.square[:] = torch.stack([s.square for s in known])
             if self.largest is not None:
                 self.largest[:] = torch.stack([s.largest for s in known])
 
-    def step(self, flat: Tensor, grad: Tensor, step: int) -> None:
-        """The update of step number `step` of this call, counted from 1."""
-        a, step = self.adam, self.taken + step
+    def step(self, flat: Tensor, grad: Tensor) -> None:
+        """The next update."""
+        a = self.adam
+        self.taken += 1
         if a.weight_decay:
             grad = grad.add(flat, alpha=a.weight_decay)
         self.momentum.lerp_(grad, 1 - a.beta1)
@@ -480,8 +508,8 @@ class _Optimiser:
         square = self.square
         if self.largest is not None:
             square = torch.maximum(self.largest, self.square, out=self.largest)
-        size = self.rate / (1 - a.beta1**step)
-        root = (square.sqrt() / math.sqrt(1 - a.beta2**step)).add_(a.eps)
+        size = self.rate / (1 - a.beta1**self.taken)
+        root = (square.sqrt() / math.sqrt(1 - a.beta2**self.taken)).add_(a.eps)
         flat.sub_(size * self.momentum / root)
 
     def state(self, g: int, sharpness: Tensor | None) -> OptimiserState:
@@ -492,6 +520,7 @@ class _Optimiser:
             square=self.square[g].cpu().clone(),
             largest=none if self.largest is None else self.largest[g].cpu().clone(),
             sharpness=none if sharpness is None else sharpness.detach()[g : g + 1].cpu().clone(),
+            steps=torch.tensor([self.taken]),
         )
 
 
@@ -540,7 +569,7 @@ def _train_stack(
             grads = torch.autograd.grad(terms.sum(), parameters.leaves)
             with torch.no_grad():
                 grad = torch.cat([g.reshape(runs, -1) for g in grads], dim=1)
-                optimiser.step(parameters.flat, grad, begin + i + 1)
+                optimiser.step(parameters.flat, grad)
                 if first.learn_temperature:
                     # Projected, not clamped in the loss: at the border the gradient stays alive.
                     parameters.flat[:, -1].clamp_(max=ceiling)
@@ -589,14 +618,16 @@ def _loss(
     config, runs = stack[0].config, len(stack)
     spec = config.encoder
     weights = sessions
-    if spec.folds:
+    # What is masked is zero after scaling, so that it says "mean" and not some far value.
+    folds = spec.folds and not config.masks
+    if folds:
         weights = [effective_weights(w, *scaling[s]) for s, w in enumerate(sessions)]
     parts = []
     for k, group in enumerate(triplets.groups):
         s = group.session
         rows = dense_rows(group.start[i], group.outputs, spec.field, activity[s].shape[0])
         x = activity[s][rows]
-        if config.scale != "none" and not spec.folds:
+        if config.scale != "none" and not folds:
             x = (x - scaling[s][0][:, None, None]) / scaling[s][1][:, None, None]
         if config.masks:
             x = x * _mask(config, k, step, x)
