@@ -266,6 +266,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer_kwargs": (("betas", 0.9),)}, "betas.*0.9"),
     ({"optimizer_kwargs": (("eps", "small"),)}, "eps.*small"),
     ({"optimizer_kwargs": 3}, "optimizer_kwargs.*3"),
+    ({"masking_kwargs": 3}, "masking_kwargs.*3"),
+    ({"masking_kwargs": ("RandomNeuronMask", 0.5)}, "masking_kwargs.*RandomNeuronMask"),
+    ({"masking_kwargs": (("RandomNeuronMask", ["few"]),)}, "RandomNeuronMask.*few"),
+    ({"masking_kwargs": (("NeuronBlockMask", (0.1, 0.5, 0)),)}, "NeuronBlockMask.*0.5, 0"),
+    ({"masking_kwargs": (("TimeBlockMask", (0.2, "x")),)}, "TimeBlockMask.*x"),
+    ({"masking_kwargs": (("RandomNeuronMask", 0.5),), "batch_size": None}, "masks"),
     ({"masking_kwargs": (("RandomNeuroneMask", 0.2),)}, "RandomNeuroneMask"),
     ({"masking_kwargs": (("RandomNeuronMask", 1.5),)}, "1.5"),
     ({"masking_kwargs": (("TimeBlockMask", 0.2),)}, "TimeBlockMask.*0.2"),
@@ -369,6 +375,7 @@ def test_learned_temperature_moves_and_keeps_above_its_floor() -> None:
         ({"conditional": "delta_normal", "delta": 0.1, "time_offsets": 3}, "continuous", "offsets"),
         ({"conditional": "time_delta"}, "discrete", "conditional"),
         ({"time_offsets": 5}, "discrete", "time_offsets"),
+        ({"min_temperature": 0.5}, "continuous", "min_temperature"),
     ],
 )
 def test_a_parameter_without_effect_is_said_aloud(

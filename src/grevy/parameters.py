@@ -37,6 +37,7 @@ _MASKS: dict[str, MaskKind] = {
     "NeuronBlockMask": "neuron_block",
     "TimeBlockMask": "time_block",
 }
+_MIN_TEMPERATURE = 0.1  # CEBRA's default, which says nothing
 BEHAVIOR_LATENTS = 3
 """Latents on which hybrid training judges labels."""
 
@@ -111,6 +112,12 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
     learned = model.temperature_mode == "auto"
     if model.min_temperature is not None:
         _positive("min_temperature", model.min_temperature)
+    if not learned and model.min_temperature not in (None, _MIN_TEMPERATURE):
+        warnings.warn(
+            f"min_temperature={model.min_temperature!r} has no effect on a constant temperature.",
+            UserWarning,
+            stacklevel=4,
+        )
     spec = encoder_of(model)
     return TrainConfig(
         pairs=pairs_of(model, sessions, spec.latents),
@@ -225,12 +232,7 @@ def _block(sampling: Any) -> int:
 
 
 def _adam(given: Any) -> Adam:
-    try:
-        settings = dict(given or ())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"optimizer_kwargs must be pairs of name and value; found {given!r}."
-        ) from error
+    settings = dict(_named("optimizer_kwargs", given))
     unknown = set(settings) - {"betas", "eps", "weight_decay", "amsgrad"}
     if unknown:
         raise ConfigError(
@@ -269,23 +271,23 @@ def masks_of(given: Any) -> tuple[Mask, ...]:
     ConfigError
         If a name is unknown or a value no share.
     """
-    items = given.items() if isinstance(given, Mapping) else given or ()
     masks = []
-    for name, value in items:
+    for name, value in _named("masking_kwargs", given):
         if name not in _MASKS:
             raise ConfigError(f"a mask must be one of {', '.join(_MASKS)}; found '{name}'.")
         kind = _MASKS[name]
         if kind == "time_block":
-            if not (isinstance(value, tuple) and len(value) == 2):
+            pair = isinstance(value, tuple) and len(value) == 2 and _are_numbers(value)
+            if not pair or value[1] != int(value[1]):
                 raise ConfigError(f"TimeBlockMask takes (share, span in samples); found {value!r}.")
             masks.append(Mask(kind, (value[0],), int(value[1])))
         elif isinstance(value, Real):
             masks.append(Mask(kind, (float(value),)))
-        elif isinstance(value, tuple) and len(value) == 3:
+        elif isinstance(value, tuple) and len(value) == 3 and _are_numbers(value) and value[2] > 0:
             low, high, step = value
             shares = np.arange(low, high + step / 2, step)
             masks.append(Mask(kind, tuple(float(s) for s in shares if 0 < s < 1)))
-        elif isinstance(value, list):
+        elif isinstance(value, list) and _are_numbers(value):
             masks.append(Mask(kind, tuple(value)))
         else:
             raise ConfigError(
@@ -293,6 +295,22 @@ def masks_of(given: Any) -> tuple[Mask, ...]:
                 f"found {value!r}."
             )
     return tuple(masks)
+
+
+def _named(name: str, given: Any) -> list[tuple[str, Any]]:
+    """Pairs of name and value, from a tuple of pairs or a mapping."""
+    pairs = list(given.items()) if isinstance(given, Mapping) else given
+    if pairs is None:
+        return []
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], str) for p in pairs
+    ):
+        raise ConfigError(f"{name} must be pairs of name and value; found {given!r}.")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, Real) for value in values)
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
