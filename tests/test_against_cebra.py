@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from grevy.drawing import centres_of, draw
-from grevy.errors import GrevyError
+from grevy.errors import FormatError, GrevyError
 from grevy.estimator import CEBRA
 from grevy.metrics import goodness_of_fit_history, goodness_of_fit_score
 from grevy.pairs import ClassPairs, DeltaPairs, MixedPairs, NearPairs, Pairs, TimePairs, prepare
@@ -325,3 +325,26 @@ class _Touch:
 
     def __reduce__(self) -> Any:
         return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: f["state"].update(n_features_=9), "9 channels.*found 6"),
+        (lambda f: f["args"].update(batch_size=-1), "batch_size.*-1"),
+        (lambda f: f["args"].update(distance="far"), "distance.*far"),
+        (lambda f: f["args"].update(min_temperature="low", temperature_mode="auto"), "low"),
+        (lambda f: f["args"].update(time_offsets="soon"), "soon"),
+        (lambda f: f["args"].update(more=1), "parameters of CEBRA alone.*more"),
+        (lambda f: f["state_dict"]["model"].pop("net.3.bias"), "net.3.bias"),
+    ],
+)
+def test_a_file_that_does_not_hold_together_is_refused(
+    cebra: Any, tmp_path: Path, change: Any, says: str
+) -> None:
+    cebra.CEBRA(**settings()).fit(data()).save(tmp_path / "m.pt")
+    whole = torch.load(tmp_path / "m.pt", weights_only=False)
+    change(whole)
+    torch.save(whole, tmp_path / "m.pt")
+    with pytest.raises(FormatError, match=says):
+        CEBRA.load(tmp_path / "m.pt")

@@ -266,6 +266,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer_kwargs": (("betas", 0.9),)}, "betas.*0.9"),
     ({"optimizer_kwargs": (("eps", "small"),)}, "eps.*small"),
     ({"optimizer_kwargs": 3}, "optimizer_kwargs.*3"),
+    ({"hybrid": "yes"}, "hybrid.*yes"),
+    ({"pad_before_transform": "no"}, "pad_before_transform.*no"),
     ({"masking_kwargs": 3}, "masking_kwargs.*3"),
     ({"masking_kwargs": ("RandomNeuronMask", 0.5)}, "masking_kwargs.*RandomNeuronMask"),
     ({"masking_kwargs": (("RandomNeuronMask", ["few"]),)}, "RandomNeuronMask.*few"),
@@ -515,6 +517,17 @@ def test_adapting_fits_a_first_layer_to_other_neurons(n_before: int, n_after: in
     assert new.run_.parent == digest
     fit(new, n_after, 11)  # a later fit starts anew, on the new data
     assert held.digest == digest
+
+
+def test_what_was_one_recording_stays_one() -> None:
+    frame, y = pd.DataFrame(data(), columns=list("abcdef")), numbers()
+    single, several = tiny().fit(frame, y), tiny().fit([data()] * 2, [y, y])
+    with pytest.raises(DataError, match=r"one recording; found a list of 1"):
+        single.partial_fit([data()], [y])
+    with pytest.raises(DataError, match=r"2 sessions; found one recording"):
+        several.partial_fit(data(), y)
+    single.fit([data()] * 2, [y, y])
+    assert not hasattr(single, "feature_names_in_")
 
 
 def test_adapting_with_a_callback_adapts_no_more_than_without() -> None:
@@ -950,6 +963,11 @@ BAD_DATA: list[tuple[str, Callable[[], Any]]] = [
     ),
     (r"offset1-model", lambda: tiny(model_architecture="ofset1-model").fit(data())),
     (r"features.*4.*6|4 features.*6", lambda: tiny().fit(data()).transform(data(T, 4))),
+    (r"rows of one length", lambda: tiny().fit([data(), data()[:, 0]])),
+    (r"rows of one length", lambda: tiny().fit(data(), [[1.0, 2.0], [3.0]])),
+    (r"rows of one length", lambda: tiny().fit(data(), epochs=[[0, 10], [20]])),
+    (r"0 to 0; found 0.5", lambda: tiny().fit(data()).transform(data(), session_id=0.5)),
+    (r"0 to 0; found '0'", lambda: tiny().fit(data()).transform(data(), session_id="0")),
     (r"dim 3", lambda: tiny().fit(data().reshape(20, 10, C))),
     (r"[Ss]parse|dense", lambda: tiny().fit(__import__("scipy.sparse").sparse.csr_array(data()))),
     (r"label_periods.*\[4\].*2", lambda: tiny(label_periods={4: 1.0}).fit(data(), numbers())),

@@ -11,6 +11,7 @@ import fnmatch
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -314,7 +315,14 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         least = max(2, len(spec.field))
         several = is_sessions(X)
         raw = list(X) if several else [X]
+        if not reset and several != (self.num_sessions_ is not None):
+            fitted = f"{self.num_sessions_} sessions" if self.num_sessions_ else "one recording"
+            raise DataError(
+                f"training goes on with what it began with, {fitted}; found "
+                f"{f'a list of {len(raw)}' if several else 'one recording'}."
+            )
         if several:
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to one recording
             arrays = [checked(plain_array(x), least, f"session {s}") for s, x in enumerate(raw)]
             if not reset and [a.shape[1] for a in arrays] != self.n_features_:
                 raise DataError(
@@ -322,9 +330,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                     f"{[a.shape[1] for a in arrays]}."
                 )
         else:
-            x = X if hasattr(X, "iloc") else plain_array(X) if hasattr(X, "detach") else X
-            if hasattr(X, "time_support"):
-                x = plain_array(X)
+            x = plain_array(X) if _is_foreign(X) else X
             valid = validate_data(
                 self,
                 x,
@@ -518,14 +524,14 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                     f"0 to {n - 1}."
                 )
             return 0
-        if not 0 <= session_id < n:
-            raise ConfigError(f"session_id must lie in 0 to {n - 1}; found {session_id}.")
+        if not isinstance(session_id, Integral) or not 0 <= session_id < n:
+            raise ConfigError(f"session_id must lie in 0 to {n - 1}; found {session_id!r}.")
         return int(session_id)
 
     def _recording(self, X: Any, session: int, *, least: int | None = None) -> Recording:
         least = len(self.offset_) if least is None else least
         if self.num_sessions_ is None:
-            x = plain_array(X) if hasattr(X, "detach") or hasattr(X, "time_support") else X
+            x = plain_array(X) if _is_foreign(X) else X
             x = validate_data(
                 self,
                 x,
@@ -664,3 +670,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _is_foreign(x: Any) -> bool:
+    """Whether scikit-learn would not know what this is: tensors, time series, nested lists."""
+    return isinstance(x, list | tuple) or hasattr(x, "detach") or hasattr(x, "time_support")

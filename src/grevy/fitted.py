@@ -201,6 +201,11 @@ def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any]
     sessions = []
     for state, channels in zip(found.weights, counts, strict=True):
         weights = tuple(from_cebra(spec, state))
+        if weights[0].shape[1] != channels:
+            raise FormatError(
+                f"{path}: weights must take the {channels} channels that it names; found "
+                f"{weights[0].shape[1]}."
+            )
         sessions.append(SessionEncoder(weights, torch.zeros(channels), torch.ones(channels)))
     log = {name: np.asarray(values, dtype=np.float32) for name, values in found.log.items()}
     total = np.asarray(found.loss, dtype=np.float32).reshape(-1)

@@ -70,12 +70,23 @@ def _ndim(part: object) -> int:
 
 
 def plain_array(x: Any) -> NDArray[Any]:
-    """A numpy array of a tensor, a data frame, a time series with `.values`, or nested lists."""
+    """A numpy array of a tensor, a data frame, a time series with `.values`, or nested lists.
+
+    Raises
+    ------
+    DataError
+        If lists are nested unevenly.
+    """
     if hasattr(x, "detach"):
         x = x.detach().cpu()
     if hasattr(x, "time_support") and hasattr(x, "values"):
         x = x.values
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise DataError(
+            f"an array must have rows of one length; found {type(x).__name__}s of several."
+        ) from error
 
 
 def checked(x: NDArray[Any], least: int, name: str) -> NDArray[Any]:
@@ -268,7 +279,7 @@ def _recording(
     if epochs is None and hasattr(raw, "time_support"):
         spans = _spans_of(raw, n)
     else:
-        spans = np.array([[0, n]]) if epochs is None else np.asarray(epochs)
+        spans = np.array([[0, n]]) if epochs is None else plain_array(epochs)
     ok = (
         spans.ndim == 2
         and spans.shape[1:] == (2,)

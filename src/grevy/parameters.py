@@ -102,6 +102,8 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
     _one_of("distance", model.distance, ("cosine", "euclidean"))
     _one_of("temperature_mode", model.temperature_mode, ("constant", "auto"))
     _one_of("precision", model.precision, ("auto", "float32"))
+    for name in ("hybrid", "verbose", "pad_before_transform"):
+        _one_of(name, getattr(model, name), (True, False))
     for name in ("max_iterations", "max_adapt_iterations"):
         whole(name, getattr(model, name))
     for name in ("batch_size", "num_negatives"):
