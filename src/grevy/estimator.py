@@ -11,6 +11,7 @@ import fnmatch
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,12 +27,12 @@ from tqdm import tqdm
 from . import __version__
 from .architectures import ARCHITECTURES
 from .config import TrainConfig
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, FormatError
 from .fitted import log_of, modules_of, notes_of, open_model, pieces, solver_of
 from .inputs import Sessions, check_labels, checked, finite, is_sessions, plain_array, sessions_of
 from .model import Run, choose_device, embed, held_out_bits
 from .pairs import HybridPairs
-from .parameters import encoder_of, seed_of, train_config
+from .parameters import encoder_of, seed_of, train_config, whole
 from .recording import Recording
 from .store import save as save_run
 from .training import Progress, adapt, resume, train
@@ -258,6 +259,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         before, seed = self.run_, self.random_state_
         with self._all_or_nothing():
             sessions = self._sessions(X, y, more_y, epochs, reset=False)
+            check_labels(self.label_types_, sessions, fitted_several=self.num_sessions_ is not None)
             config = train_config(self, sessions, seed, self.max_iterations)
             with self._progress(self.max_iterations) as on_step:
                 run = self._train(
@@ -289,6 +291,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             raise ConfigError(
                 "callback and callback_frequency belong together; found only one of them."
             )
+        if frequency is not None:
+            whole("callback_frequency", frequency)
         for size in pieces(config.n_steps, frequency):
             if run is not None:
                 run = resume(run, recordings, size, config=config, device=where, on_step=report)
@@ -302,7 +306,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             if callback is not None and (done - 1) % (frequency or 1) == 0:
                 callback(done - 1, solver_of(run, several=sessions.several))
         assert run is not None  # there is at least one step
-        return run
+        return replace(run, parent="" if before is None else before.digest)
 
     def _sessions(
         self, X: Any, y: Any, more_y: tuple[Any, ...], epochs: Any, *, reset: bool
@@ -312,7 +316,14 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         least = max(2, len(spec.field))
         several = is_sessions(X)
         raw = list(X) if several else [X]
+        if not reset and several != (self.num_sessions_ is not None):
+            fitted = f"{self.num_sessions_} sessions" if self.num_sessions_ else "one recording"
+            raise DataError(
+                f"training goes on with what it began with, {fitted}; found "
+                f"{f'a list of {len(raw)}' if several else 'one recording'}."
+            )
         if several:
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to one recording
             arrays = [checked(plain_array(x), least, f"session {s}") for s, x in enumerate(raw)]
             if not reset and [a.shape[1] for a in arrays] != self.n_features_:
                 raise DataError(
@@ -320,9 +331,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                     f"{[a.shape[1] for a in arrays]}."
                 )
         else:
-            x = X if hasattr(X, "iloc") else plain_array(X) if hasattr(X, "detach") else X
-            if hasattr(X, "time_support"):
-                x = plain_array(X)
+            x = plain_array(X) if _is_foreign(X) else X
             valid = validate_data(
                 self,
                 x,
@@ -414,8 +423,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         NotFittedError, DataError, ConfigError
         """
         run = self._fitted()
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1 sample; found {batch_size}.")
+        if batch_size is not None:
+            whole("batch_size", batch_size)
         session = self._session(session_id)
         recording = self._recording(X, session)
         embedding = embed(
@@ -516,14 +525,14 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                     f"0 to {n - 1}."
                 )
             return 0
-        if not 0 <= session_id < n:
-            raise ConfigError(f"session_id must lie in 0 to {n - 1}; found {session_id}.")
+        if not isinstance(session_id, Integral) or not 0 <= session_id < n:
+            raise ConfigError(f"session_id must lie in 0 to {n - 1}; found {session_id!r}.")
         return int(session_id)
 
     def _recording(self, X: Any, session: int, *, least: int | None = None) -> Recording:
         least = len(self.offset_) if least is None else least
         if self.num_sessions_ is None:
-            x = plain_array(X) if hasattr(X, "detach") or hasattr(X, "time_support") else X
+            x = plain_array(X) if _is_foreign(X) else X
             x = validate_data(
                 self,
                 x,
@@ -639,10 +648,19 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         """
         del backend, weights_only
         run, parameters, learned = open_model(Path(filename), model_architecture)
-        model = cls(**parameters)
+        try:
+            model = cls(**parameters)
+        except TypeError as error:
+            raise FormatError(
+                f"{filename} must hold parameters of CEBRA alone; found {sorted(parameters)}."
+            ) from error
         if map_location is not None:
             model.device = str(map_location)
-        elif model.device.startswith("cuda") and not torch.cuda.is_available():
+        try:
+            choose_device(model._where())
+        except ConfigError:
+            if map_location is not None:
+                raise
             model.device = "cuda_if_available"  # a model made on a GPU loads anywhere
         model.run_ = run
         for name, value in learned.items():
@@ -653,3 +671,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _is_foreign(x: Any) -> bool:
+    """Whether scikit-learn would not know what this is: tensors, time series, nested lists."""
+    return isinstance(x, list | tuple) or hasattr(x, "detach") or hasattr(x, "time_support")

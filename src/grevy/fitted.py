@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 
 from .checkpoints import Checkpoint, read_checkpoint
-from .config import TrainConfig
+from .config import TrainConfig, latent_slices
 from .custom import ModuleSpec, module_spec, with_weights
 from .encoders import Encoder, EncoderSpec, from_cebra
 from .errors import FormatError
+from .inputs import Sessions
 from .model import Run, SessionEncoder
-from .pairs import HybridPairs, TimePairs
+from .pairs import HybridPairs, Pairs
+from .parameters import pairs_of
 from .store import load, read_notes
 
 __all__ = ["log_of", "modules_of", "notes_of", "open_model", "pieces", "solver_of"]
@@ -81,11 +84,10 @@ def notes_of(model: Any) -> dict[str, Any]:
     parameters = model.get_params(deep=False)
     if isinstance(parameters["model_architecture"], nn.Module):
         parameters["model_architecture"] = model.run_.config.encoder.architecture
-    for name in ("random_state",):
-        if not isinstance(parameters[name], int | None):
-            parameters[name] = model.random_state_
+    if not isinstance(parameters["random_state"], int | None):
+        parameters["random_state"] = model.random_state_
     return {
-        _PARAMETERS: parameters,
+        _PARAMETERS: {name: _written(value) for name, value in parameters.items()},
         "label_types": _plain_types(model.label_types_),
         "num_sessions": model.num_sessions_,
         "n_features": model.n_features_,
@@ -131,7 +133,7 @@ def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any
             f"{path} holds a run of grevy.train, not an estimator. Read it by grevy.load."
         )
     try:
-        parameters = {name: _tupled(value) for name, value in notes[_PARAMETERS].items()}
+        parameters = {name: _read(value) for name, value in notes[_PARAMETERS].items()}
         if module is not None:
             parameters["model_architecture"] = module
         learned = {
@@ -147,12 +149,27 @@ def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any
     return run, parameters, learned
 
 
-def _tupled(value: Any) -> Any:
-    """JSON's lists as the tuples they were; `label_periods` with whole numbers as keys."""
+def _written(value: Any) -> Any:
+    """A parameter as JSON that keeps lists (of shares) apart from tuples (of bounds)."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, list):
-        return tuple(_tupled(v) for v in value)
+        return {"list": [_written(v) for v in value]}
+    if isinstance(value, Mapping):
+        return {"items": [[_written(k), _written(v)] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return [_written(v) for v in value]
+    return str(value) if isinstance(value, torch.device) else value
+
+
+def _read(value: Any) -> Any:
+    """What `_written` was given."""
+    if isinstance(value, list):
+        return tuple(_read(v) for v in value)
+    if isinstance(value, dict) and "list" in value:
+        return [_read(v) for v in value["list"]]
     if isinstance(value, dict):
-        return {int(k) if k.isdecimal() else k: _tupled(v) for k, v in value.items()}
+        return {_read(k): _read(v) for k, v in value["items"]}
     return value
 
 
@@ -165,45 +182,88 @@ def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any]
             int(args["num_hidden_units"]),
             int(args["output_dimension"]),
         )
-        temperature = float(args["temperature"])
+        batch, learned = args["batch_size"], args["temperature_mode"] == "auto"
+        config = TrainConfig(
+            _pairs_of(args, found, spec.latents),
+            spec,
+            temperature=float(args["temperature"]),
+            learning_rate=float(args["learning_rate"]),
+            batch_size=batch,
+            n_steps=max(1, len(found.loss)),
+            distance=args["distance"],
+            learn_temperature=learned,
+            min_temperature=args["min_temperature"] if learned else None,
+        )
+        final = _final_temperature(args, found)
     except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path}: its settings do not describe a model: {error}.") from error
+        raise FormatError(f"{path}: its settings do not describe a model: {error}") from error
     counts = found.n_features if isinstance(found.n_features, list) else [found.n_features]
     sessions = []
     for state, channels in zip(found.weights, counts, strict=True):
         weights = tuple(from_cebra(spec, state))
+        if weights[0].shape[1] != channels:
+            raise FormatError(
+                f"{path}: weights must take the {channels} channels that it names; found "
+                f"{weights[0].shape[1]}."
+            )
         sessions.append(SessionEncoder(weights, torch.zeros(channels), torch.ones(channels)))
     log = {name: np.asarray(values, dtype=np.float32) for name, values in found.log.items()}
     total = np.asarray(found.loss, dtype=np.float32).reshape(-1)
+    losses = np.zeros((len(total), len(latent_slices(config)), 2), dtype=np.float32)
     both = [log.get("pos", np.empty(0)), log.get("neg", np.empty(0))]
-    if not all(len(part) == len(total) for part in both):
-        both = [np.zeros_like(total), total]  # hybrid training kept the sum alone
+    if all(len(part) == len(total) for part in both):
+        losses[:, 0] = np.stack(both, axis=-1)
+    else:
+        losses[:, 0, 1] = total  # hybrid training kept nothing but the sum of all parts
     warmth = log.get("temperature", np.empty(0))
     if len(warmth) != len(total):
-        warmth = np.full(len(total), temperature, dtype=np.float32)
-    batch = args.get("batch_size")
+        warmth = np.full(len(total), final)
     run = Run(
-        config=TrainConfig(
-            TimePairs(),
-            spec,
-            temperature=temperature,
-            learning_rate=float(args.get("learning_rate", 3e-4)),
-            batch_size=batch,
-            n_steps=max(1, len(total)),
-            distance=args.get("distance", "cosine"),
-        ),
+        config=config,
         sessions=tuple(sessions),
-        losses=np.stack(both, axis=-1).astype(np.float32)[:, None],
+        losses=losses,
         temperatures=warmth.astype(np.float32),
-        temperature=float(warmth[-1]) if len(warmth) else temperature,
+        temperature=final,
         n_negatives=int(batch or 0) * len(sessions),
         recording_hash="",
         parent="",
     )
-    learned = {
+    attributes = {
         "label_types_": found.label_types,
         "num_sessions_": found.num_sessions,
         "n_features_": found.n_features,
         "random_state_": 0,
     }
-    return run, args, learned
+    return run, args, attributes
+
+
+def _pairs_of(args: Mapping[str, Any], found: Checkpoint, latents: int) -> Pairs:
+    """The pairs that CEBRA trained with, which did not heed all that it was told."""
+    types = [each[0] if found.num_sessions is not None else each for each in found.label_types]
+    kinds = [np.dtype(dtype).kind for dtype, _ in types]
+    widths = [int(shape[1]) if len(shape) > 1 else 1 for _, shape in types]
+    names = tuple(
+        f"label {i}.{k}" for i, kind in enumerate(kinds) if kind == "f" for k in range(widths[i])
+    )
+    discrete = any(kind in "iu" for kind in kinds)
+    told = {name: args[name] for name in ("conditional", "time_offsets", "delta", "hybrid")}
+    if discrete or found.num_sessions is not None:
+        told["conditional"] = None
+    elif told["hybrid"] and told["conditional"] == "time":
+        told["conditional"] = "time_delta"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of settings without effect
+        return pairs_of(
+            SimpleNamespace(**told),
+            Sessions((), names, discrete, found.label_types, False),
+            latents,
+        )
+
+
+def _final_temperature(args: Mapping[str, Any], found: Checkpoint) -> float:
+    """At the end of the training, which may have learned it."""
+    learned = found.criterion.get("log_inverse_temperature")
+    if args["temperature_mode"] != "auto" or learned is None:
+        return float(args["temperature"])
+    floor = args["min_temperature"]
+    return max(float(torch.exp(-learned.double())), 0.0 if floor is None else float(floor))

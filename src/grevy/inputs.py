@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,23 @@ def _ndim(part: object) -> int:
 
 
 def plain_array(x: Any) -> NDArray[Any]:
-    """A numpy array of a tensor, a data frame, a time series with `.values`, or nested lists."""
+    """A numpy array of a tensor, a data frame, a time series with `.values`, or nested lists.
+
+    Raises
+    ------
+    DataError
+        If lists are nested unevenly.
+    """
     if hasattr(x, "detach"):
         x = x.detach().cpu()
     if hasattr(x, "time_support") and hasattr(x, "values"):
         x = x.values
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise DataError(
+            f"an array must have rows of one length; found {type(x).__name__}s of several."
+        ) from error
 
 
 def checked(x: NDArray[Any], least: int, name: str) -> NDArray[Any]:
@@ -112,6 +124,9 @@ def finite(x: NDArray[Any], name: str) -> NDArray[Any]:
             f"{name} must be finite; found {len(bad)} values that are not, the first ({what}) in "
             f"row {row}, column {column}. Interpolate, or drop the channel."
         )
+    highest = max(float(x.max()), -float(x.min()))
+    if highest > float(np.finfo(np.float32).max):
+        raise DataError(f"{name} must fit in float32 numbers; found {highest:.3g}. Rescale it.")
     if x.shape[1] > x.shape[0] and x.shape[0] > 1:
         warnings.warn(
             f"{name} has more channels than samples ({x.shape[1]} > {x.shape[0]}): time belongs on "
@@ -185,6 +200,9 @@ def sessions_of(
         )
     recordings, column = [], 0
     circles = dict(periods or {})
+    for c, length in circles.items():
+        if not isinstance(length, Real) or not 0 < float(length) < np.inf:
+            raise DataError(f"label_periods must be positive; found {length!r} for column {c}.")
     for s, x in enumerate(arrays):
         found: dict[str, Label] = {}
         column = 0
@@ -232,7 +250,7 @@ def _label(given: Any, n: int, i: int, session: int | None) -> NDArray[Any]:
             f"found {value.dtype}. "
             f"Number the classes, or convert."
         )
-    if value.ndim not in (1, 2) or len(value) != n:
+    if value.ndim not in (1, 2) or len(value) != n or 0 in value.shape[1:]:
         raise DataError(
             f"{where} must have one row for each of the {n} samples; found shape {value.shape}, "
             f"that is {len(value) if value.ndim else 0} rows."
@@ -261,7 +279,7 @@ def _recording(
     if epochs is None and hasattr(raw, "time_support"):
         spans = _spans_of(raw, n)
     else:
-        spans = np.array([[0, n]]) if epochs is None else np.asarray(epochs)
+        spans = np.array([[0, n]]) if epochs is None else plain_array(epochs)
     ok = (
         spans.ndim == 2
         and spans.shape[1:] == (2,)

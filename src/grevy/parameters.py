@@ -28,7 +28,7 @@ from .pairs import (
     TimePairs,
 )
 
-__all__ = ["encoder_of", "masks_of", "pairs_of", "seed_of", "train_config"]
+__all__ = ["encoder_of", "masks_of", "pairs_of", "seed_of", "train_config", "whole"]
 
 _CONDITIONALS = (None, "time", "time_delta", "delta", "delta_normal")
 _MASKS: dict[str, MaskKind] = {
@@ -37,6 +37,7 @@ _MASKS: dict[str, MaskKind] = {
     "NeuronBlockMask": "neuron_block",
     "TimeBlockMask": "time_block",
 }
+_MIN_TEMPERATURE = 0.1  # CEBRA's default, which says nothing
 BEHAVIOR_LATENTS = 3
 """Latents on which hybrid training judges labels."""
 
@@ -73,7 +74,7 @@ def encoder_of(model: Any) -> AnyEncoder:
             f"model_architecture must be a name or a torch module; found {architecture!r}."
         )
     for name in ("num_hidden_units", "output_dimension"):
-        _whole(name, getattr(model, name))
+        whole(name, getattr(model, name))
     return EncoderSpec(architecture, int(model.num_hidden_units), int(model.output_dimension))
 
 
@@ -101,16 +102,24 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
     _one_of("distance", model.distance, ("cosine", "euclidean"))
     _one_of("temperature_mode", model.temperature_mode, ("constant", "auto"))
     _one_of("precision", model.precision, ("auto", "float32"))
+    for name in ("hybrid", "verbose", "pad_before_transform"):
+        _one_of(name, getattr(model, name), (True, False))
     for name in ("max_iterations", "max_adapt_iterations"):
-        _whole(name, getattr(model, name))
+        whole(name, getattr(model, name))
     for name in ("batch_size", "num_negatives"):
         if getattr(model, name) is not None:
-            _whole(name, getattr(model, name))
+            whole(name, getattr(model, name))
     for name in ("temperature", "learning_rate"):
         _positive(name, getattr(model, name))
     learned = model.temperature_mode == "auto"
-    if learned and model.min_temperature is not None:
+    if model.min_temperature is not None:
         _positive("min_temperature", model.min_temperature)
+    if not learned and model.min_temperature not in (None, _MIN_TEMPERATURE):
+        warnings.warn(
+            f"min_temperature={model.min_temperature!r} has no effect on a constant temperature.",
+            UserWarning,
+            stacklevel=4,
+        )
     spec = encoder_of(model)
     return TrainConfig(
         pairs=pairs_of(model, sessions, spec.latents),
@@ -189,7 +198,7 @@ def _said(model: Any, *, used: tuple[str, ...]) -> None:
     """Warn of settings that mean nothing for these labels: they are never ignored in silence."""
     given = {
         "conditional": model.conditional not in (None, "time"),
-        "time_offsets": model.time_offsets != 1,
+        "time_offsets": _offsets(model.time_offsets) != (1,),
         "delta": model.delta is not None,
     }
     for name, is_given in given.items():
@@ -225,13 +234,22 @@ def _block(sampling: Any) -> int:
 
 
 def _adam(given: Any) -> Adam:
-    settings = dict(given or ())
+    settings = dict(_named("optimizer_kwargs", given))
     unknown = set(settings) - {"betas", "eps", "weight_decay", "amsgrad"}
     if unknown:
         raise ConfigError(
             f"optimizer_kwargs takes betas, eps, weight_decay and amsgrad; found {sorted(unknown)}."
         )
-    beta1, beta2 = settings.get("betas", (0.9, 0.999))
+    betas = settings.get("betas", (0.9, 0.999))
+    if not isinstance(betas, list | tuple) or len(betas) != 2:
+        raise ConfigError(f"betas must be two numbers; found {betas!r}.")
+    beta1, beta2 = betas
+    numbers = {"betas[0]": beta1, "betas[1]": beta2, **settings}
+    for name in set(numbers) - {"betas", "amsgrad"}:
+        if not isinstance(numbers[name], Real):
+            raise ConfigError(
+                f"{name} of optimizer_kwargs must be a number; found {numbers[name]!r}."
+            )
     return Adam(
         beta1=beta1,
         beta2=beta2,
@@ -255,23 +273,23 @@ def masks_of(given: Any) -> tuple[Mask, ...]:
     ConfigError
         If a name is unknown or a value no share.
     """
-    items = given.items() if isinstance(given, Mapping) else given or ()
     masks = []
-    for name, value in items:
+    for name, value in _named("masking_kwargs", given):
         if name not in _MASKS:
             raise ConfigError(f"a mask must be one of {', '.join(_MASKS)}; found '{name}'.")
         kind = _MASKS[name]
         if kind == "time_block":
-            if not (isinstance(value, tuple) and len(value) == 2):
+            pair = isinstance(value, tuple) and len(value) == 2 and _are_numbers(value)
+            if not pair or value[1] != int(value[1]):
                 raise ConfigError(f"TimeBlockMask takes (share, span in samples); found {value!r}.")
             masks.append(Mask(kind, (value[0],), int(value[1])))
         elif isinstance(value, Real):
             masks.append(Mask(kind, (float(value),)))
-        elif isinstance(value, tuple) and len(value) == 3:
+        elif isinstance(value, tuple) and len(value) == 3 and _are_numbers(value) and value[2] > 0:
             low, high, step = value
             shares = np.arange(low, high + step / 2, step)
             masks.append(Mask(kind, tuple(float(s) for s in shares if 0 < s < 1)))
-        elif isinstance(value, list):
+        elif isinstance(value, list) and _are_numbers(value):
             masks.append(Mask(kind, tuple(value)))
         else:
             raise ConfigError(
@@ -281,13 +299,30 @@ def masks_of(given: Any) -> tuple[Mask, ...]:
     return tuple(masks)
 
 
+def _named(name: str, given: Any) -> list[tuple[str, Any]]:
+    """Pairs of name and value, from a tuple of pairs or a mapping."""
+    pairs = list(given.items()) if isinstance(given, Mapping) else given
+    if pairs is None:
+        return []
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], str) for p in pairs
+    ):
+        raise ConfigError(f"{name} must be pairs of name and value; found {given!r}.")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, Real) for value in values)
+
+
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         known = ", ".join(repr(a) for a in allowed)
         raise ConfigError(f"{name} must be one of {known}; found {value!r}.")
 
 
-def _whole(name: str, value: Any) -> None:
+def whole(name: str, value: Any) -> None:
+    """Refuse what is not a whole number of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1; found {value!r}.")
 
