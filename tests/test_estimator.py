@@ -320,7 +320,7 @@ OTHER: list[dict[str, Any]] = [
     {"masking_kwargs": (("NeuronBlockMask", (0.3, 0.6, 0.1)),)},
     {"masking_kwargs": {"RandomNeuronMask": 0.5}},
     {"random_state": 1},
-    {"sampling": "independent"},
+    {"sampling": "blocks"},
     {"sampling": 5},
     {"num_negatives": 7},
     {"label_periods": {0: 1.0}},
