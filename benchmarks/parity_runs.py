@@ -229,6 +229,8 @@ def summary(rows: Sequence[Row], todo: Sequence[Task]) -> dict[str, Row]:
         mine = sorted((r for r in rows if r["task"] == task.name), key=lambda r: r["seed"])
         if not mine:
             continue
+        if len({r["seed"] for r in mine}) < len(mine):
+            raise SystemExit(f"{task.name}: a seed was run twice; tidy the file of runs.")
         columns = {name: [r["scores"][name] for r in mine] for name in mine[0]["scores"]}
         if len(mine) >= 3:
             parts = [(unpack(r["kept"]["train"]), unpack(r["kept"]["test"])) for r in mine]

@@ -91,8 +91,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
     random_state : int, RandomState or None
         Equal seeds give equal embeddings on one device. None draws one, kept in `random_state_`.
     precision : {"auto", "float32"}
-    sampling : {"blocks", "independent"} or int
-        References drawn in blocks of neighbours (32, or that many), or one by one.
+    sampling : {"independent", "blocks"} or int
+        References drawn one by one, or in blocks of neighbours (32, or that many): about three
+        times the speed for time pairs, at some cost in decoding (docs/log.md).
     num_negatives : int or None
         Negatives a step; None means `batch_size`.
     label_periods : mapping of column to period, or None
@@ -149,7 +150,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         *,
         random_state: Any = None,
         precision: str = "auto",
-        sampling: str | int = "blocks",
+        sampling: str | int = "independent",
         num_negatives: int | None = None,
         label_periods: Mapping[int, float] | None = None,
     ) -> None:
