@@ -291,6 +291,11 @@ def decode_blocks(
     errors, constant : arrays of float64, shape (n_folds,)
         Mean error of the decoder, and of the best constant (mean or median; for a class the most
         frequent) of its training rows.
+
+    Raises
+    ------
+    DataError
+        If the guard leaves fewer than four rows to learn from.
     """
     n = len(features)
     fold = np.arange(n) * n_folds // n
@@ -299,6 +304,11 @@ def decode_blocks(
         out = np.flatnonzero(fold == f)
         near = (np.arange(n) >= out[0] - guard) & (np.arange(n) <= out[-1] + guard)
         rows = np.flatnonzero(~near)
+        if len(rows) < 4:
+            raise DataError(
+                f"a decoder must have samples to learn from; a guard of {guard} samples leaves "
+                f"{len(rows)} of {n} beside fold {f}. Use a smaller guard or more data."
+            )
         settings = tune(features[rows], target, rows, fold[rows], device=device)
         found = predict(features[rows], rows, features[out], target, settings, device=device)
         errors.append(float(error(target, out, found).mean()))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,8 @@ from .loading import load_data
 from .windows import Spans
 
 __all__ = ["Source", "read_source"]
+
+_Labels = tuple[list[NDArray[Any]], tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +64,10 @@ def read_source(
         Which array is the activity: a key, or for NWB an object path. In csv all columns that are
         no labels.
     labels : sequence of str
-        Keys, columns of csv, or behaviour of an NWB file. For .npy of the columns of `label_file`.
+        Keys, columns of csv, or behaviour of an NWB file. With a `label_file` its columns, or a
+        name for its one array.
     label_file : path, optional
-        A file with one label, for formats that hold a single array.
+        A file with the label, for formats that hold a single array; of a csv the named columns.
     units, bin_s
         As in `grevy.read`, for spikes.
 
@@ -89,18 +95,42 @@ def read_source(
             )
         rest = [c for c in columns if c not in labels]
         x = load_data(path, columns=rest) if columns else load_data(path)
-        found = [load_data(path, columns=[name])[:, 0] for name in labels]
+        found = [_column(path, name) for name in labels]
     else:
         x = load_data(path, key=_only(path, labels) if activity is None else activity)
         if label_file is None:
             found = [load_data(path, key=name) for name in labels]
     names = tuple(labels)
     if label_file is not None:
-        values = load_data(label_file, columns=list(labels) or None)
-        found, names = [_vector(values)], names or (Path(label_file).name,)
+        found, names = _from_label_file(Path(label_file), names)
     if x.ndim != 2:
         raise DataError(f"activity must have shape (time, channels); found {x.shape} in {path}.")
     return Source(x, tuple(_vector(v) for v in found), names, None, {})
+
+
+def _from_label_file(path: Path, names: tuple[str, ...]) -> _Labels:
+    """Labels of a file of their own: columns by name, or its one array under the one name given."""
+    if _is_csv(path) and names:
+        return [_column(path, name) for name in names], names
+    values = _vector(load_data(path))
+    if len(names) > 1:
+        raise DataError(
+            f"several labels of one file must be named columns of a csv; {path} has none. Give it "
+            f"as .csv with a header, or one label at a time."
+        )
+    return [values], names or (path.name,)
+
+
+def _column(path: Path, name: str) -> NDArray[Any]:
+    """A column of a csv; int64 where every cell is written as an integer, so that it is discrete."""
+    values = load_data(path, columns=[name])[:, 0]
+    if not np.all(np.mod(values, 1) == 0):
+        return values
+    at = _header(path).index(name)
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = [row for row in csv.reader(file) if row][1:]
+    written = all(row[at].strip().lstrip("+-").isdecimal() for row in rows)
+    return values.astype(np.int64) if written else values
 
 
 def _vector(values: NDArray[Any]) -> NDArray[Any]:
@@ -127,8 +157,11 @@ def _only(path: Path, labels: Sequence[str]) -> str | None:
     """The one array of an .npz that can be activity; None lets the reader take the first."""
     if path.suffix != ".npz":
         return None
-    with np.load(path, allow_pickle=False) as file:
-        tables = [k for k in file.files if k not in labels and file[k].ndim == 2]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            tables = [k for k in file.files if k not in labels and file[k].ndim == 2]
+    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None  # whatever is wrong with the file, the reader says it
     if len(tables) > 1:
         raise DataError(
             f"{path} holds several arrays that could be activity: {', '.join(tables)}. Say which "
