@@ -342,6 +342,15 @@ def test_excel_by_cells(tmp_path: Path) -> None:
         load_data(tmp_path / "far")
 
 
+def test_names_in_a_message_are_printable(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "table", "w") as file:
+        file["a\x1b[2J\nb"] = np.ones(3)
+    for key in ("x", "\x1b"):
+        with pytest.raises(DataError) as caught:
+            load_data(tmp_path / "table", key)
+        assert str(caught.value).isprintable()
+
+
 def test_code_is_never_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
 

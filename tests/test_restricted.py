@@ -192,6 +192,13 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
             assert isinstance(caught.value, UnsafeFileError), name
 
 
+def test_names_in_a_message_are_printable() -> None:
+    with pytest.raises(UnsafeFileError) as caught:
+        read_pickle(b"\x80\x04\x8c\x08\x1b[2Jpo\nx\x8c\x06system\x93.")
+    assert str(caught.value).isprintable()
+    assert "po?x.system" in str(caught.value)
+
+
 def test_the_hostile_pickles_do_work(tmp_path: Path) -> None:
     # Else the test above shows nothing.
     marker = tmp_path / "ran"

@@ -204,7 +204,7 @@ def _weights(
         rest = rest.removeprefix("module.")
         if not 0 <= number < len(split) or not rest:
             raise FormatError(
-                f"{path}: weights must be of one of {len(split)} sessions; '{name}' is not."
+                f"{path}: weights must be of one of {len(split)} sessions; {name!r} is not."
             )
         split[number][rest] = tensor
     empty = [s for s, weights in enumerate(split) if not weights]
@@ -213,7 +213,7 @@ def _weights(
     for number, weights in enumerate(split):
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise FormatError(f"{path}: weights must be finite; '{name}' ({number}) is not.")
+                raise FormatError(f"{path}: weights must be finite; {name!r} ({number}) is not.")
     return split
 
 

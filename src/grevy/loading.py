@@ -178,15 +178,21 @@ def _said(path: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except GrevyError as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
+        text = str(error)
+        raise type(error)(_line(text if str(path) in text else f"{path}: {text}")) from error
     except OSError as error:
         why = error.strerror or str(error).split("\n")[0] or "it cannot be read"
-        raise FormatError(f"a data file must be readable; {path}: {why}.") from error
+        raise FormatError(_line(f"a data file must be readable; {path}: {why}.")) from error
     except Exception as error:  # the readers answer damage with every kind of error
         first = (str(error) or type(error).__name__).split("\n")[0]
-        raise FormatError(f"a data file must be whole; {path} is damaged: {first}.") from error
+        raise FormatError(
+            _line(f"a data file must be whole; {path} is damaged: {first.removesuffix('.')}.")
+        ) from error
+
+
+def _line(text: str) -> str:
+    """Without what a name in a file may hold to move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _kind(path: Path) -> str:

@@ -182,6 +182,8 @@ def _read(blob: bytes, *, storages: Callable[[str], bytearray] | None) -> object
 
 
 def _refuse(what: str) -> NoReturn:
+    # A name out of a file may hold what moves a terminal's cursor.
+    what = "".join(c if c.isprintable() else "?" for c in what)
     raise UnsafeFileError(
         f"a file may hold plain data only; this one asks for {what}. Save plain arrays instead."
     )
