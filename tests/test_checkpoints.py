@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -159,6 +161,53 @@ def test_an_optimizer_is_not_needed(tmp_path: Path) -> None:
     found = read_checkpoint(write(whole, tmp_path / "x"))
     assert found.optimizer is None
     assert found.versions == {"cebra": "0.6.1"}
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "0.5.0"])
+def test_models_from_before_masks(tmp_path: Path, version: str) -> None:
+    # CEBRA 0.6 added masking_kwargs, and reads the files of its forerunners.
+    whole, encoders = saved()
+    del whole["args"]["masking_kwargs"], whole["state_dict"]["n_features"]
+    whole["metadata"]["cebra_version"] = version
+    found = read_checkpoint(write(whole, tmp_path / "x"))
+    assert found.args == whole["args"] | {"masking_kwargs": None}
+    assert found.versions["cebra"] == version
+    equal(found.weights[0], encoders[0])
+
+
+def test_models_of_a_gpu_come_to_the_cpu(tmp_path: Path) -> None:
+    whole, encoders = saved(2)
+    write(whole, tmp_path / "x")
+    old, new = (b"X" + struct.pack("<I", len(n)) + n for n in (b"cpu", b"cuda:0"))
+    with zipfile.ZipFile(tmp_path / "x") as a, zipfile.ZipFile(tmp_path / "y", "w") as b:
+        for name in a.namelist():
+            content = a.read(name)
+            assert (old in content) == name.endswith("data.pkl")
+            b.writestr(name, content.replace(old, new))
+    found = read_checkpoint(tmp_path / "y")
+    assert found.device == "cuda:0"
+    for weights, encoder in zip(found.weights, encoders, strict=True):
+        equal(weights, encoder)
+        assert all(tensor.device.type == "cpu" for tensor in weights.values())
+
+
+def test_a_hostile_model_runs_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"touch {marker}",)
+
+    whole, _ = saved()
+    whole["metadata"]["torch_version"] = Runs()
+    write(whole, tmp_path / "x")
+    with pytest.raises(UnsafeFileError, match=r"posix\.system"):
+        read_checkpoint(tmp_path / "x")
+    assert not marker.exists()
+    del whole["state"]["offset_"]
+    torch.save(whole, tmp_path / "y")
+    torch.load(tmp_path / "y", weights_only=False)
+    assert marker.exists()  # else the test above shows nothing
 
 
 def test_wrong_kinds_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 
 from grevy.errors import (
@@ -153,6 +155,118 @@ def test_csv(tmp_path: Path) -> None:
         load_data(file)
 
 
+def test_no_value_of_a_csv_is_lost_or_made_up(tmp_path: Path) -> None:
+    file = tmp_path / "table"
+    file.write_text("# made by hand\n1,2\n3,4\n")
+    with pytest.raises(DataError, match="as many values as the header has names, 1"):
+        load_data(file)
+    file.write_text("a,b\n1,2,3\n4,5,6\n")
+    with pytest.raises(DataError, match="as many values"):
+        load_data(file)
+    for header in ("", "a,b,c\n"):
+        file.write_text(f"{header}1,2,3\n4,5,6\n7,8\n")
+        with pytest.raises(DataError, match=f"line {4 if header else 3} has 2"):
+            load_data(file)
+        file.write_text(f"{header}1,2,3\n4,5,\n")
+        np.testing.assert_array_equal(load_data(file), [[1, 2, 3], [4, 5, np.nan]])
+    file.write_text("a,a\n1,2\n")
+    np.testing.assert_array_equal(load_data(file), [[1, 2]])
+    with pytest.raises(DataError, match="'a' repeats"):
+        load_data(file, columns=["a"])
+
+
+def test_csv_of_pandas(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    values = RNG.normal(size=(4, 3))
+    pd.DataFrame(values).to_csv(tmp_path / "table")  # the header is ",0,1,2"
+    found = load_data(tmp_path / "table")
+    np.testing.assert_allclose(found, np.c_[np.arange(4), values], rtol=3e-16)
+    found = load_data(tmp_path / "table", columns=["2", "0"])
+    np.testing.assert_allclose(found, values[:, [2, 0]], rtol=3e-16)
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_a_lone_number_is_not_the_data(tmp_path: Path, kind: str) -> None:
+    rate, data = np.array([[30.0]]), RNG.normal(size=(4, 2))
+    write(tmp_path / "table", kind, rate, data)
+    np.testing.assert_array_equal(load_data(tmp_path / "table"), data)
+    np.testing.assert_array_equal(load_data(tmp_path / "table", "neural"), rate)
+    write(tmp_path / "table", kind, rate, rate)
+    with pytest.raises(DataError, match=r"more than one number.* neural, trial"):
+        load_data(tmp_path / "table")
+
+
+@pytest.mark.parametrize("compress", [0, 3, ("zlib", 9), ("gzip", 3)])
+def test_joblib(tmp_path: Path, compress: Any) -> None:
+    joblib = pytest.importorskip("joblib")
+    for array in (RNG.normal(size=(40, 3)), np.asfortranarray(RNG.integers(0, 9, (5, 4)))):
+        joblib.dump(array, tmp_path / "bare", compress=compress)
+        np.testing.assert_array_equal(load_data(tmp_path / "bare"), array)
+        joblib.dump({"a": array, "b": array + 1}, tmp_path / "dict", compress=compress)
+        np.testing.assert_array_equal(load_data(tmp_path / "dict"), array)
+        np.testing.assert_array_equal(load_data(tmp_path / "dict", "b"), array + 1)
+    joblib.dump(np.array([{}], dtype=object), tmp_path / "objects", compress=compress)
+    with pytest.raises(UnsafeFileError):
+        load_data(tmp_path / "objects")
+
+
+def test_matlab_holds_more_than_numbers(tmp_path: Path) -> None:
+    file, data = tmp_path / "table", RNG.normal(size=(4, 3))
+    cells = np.empty(2, dtype=object)
+    cells[:] = [data, data[:2]]
+    content = {
+        "S": scipy.sparse.csc_matrix(np.eye(5)),
+        "who": "mouse",
+        "cells": cells,
+        "info": {"a": data},
+        "wave": data + 1j,
+        "neural": data,
+    }
+    with file.open("wb") as open_file:
+        scipy.io.savemat(open_file, content)
+    np.testing.assert_array_equal(load_data(file), data + 1j)
+    np.testing.assert_array_equal(load_data(file, "neural"), data)
+    for key, what in {"S": "sparse", "who": "char", "cells": "cell", "info": "struct"}.items():
+        with pytest.raises(DataError, match=f"'{key}' is a Matlab {what} array"):
+            load_data(file, key)
+
+
+def test_matlab_7_3_holds_more_than_numbers(tmp_path: Path) -> None:
+    file, data = tmp_path / "table", RNG.normal(size=(4, 3))
+    wave = np.zeros((3, 4), dtype=[("real", "f8"), ("imag", "f8")])
+    wave["real"], wave["imag"] = data.T, 2 * data.T
+    with h5py.File(file, "w") as handle:
+        handle["animal"] = np.array([[109], [111]], dtype="u2")
+        handle["animal"].attrs["MATLAB_class"] = np.bytes_("char")
+        sparse = handle.create_group("S")
+        sparse.attrs["MATLAB_sparse"] = np.uint64(4)
+        sparse["data"], sparse["ir"], sparse["jc"] = np.ones(4), np.arange(4), np.arange(5)
+        handle["kind"] = np.dtype("f4")
+        handle["neural"], handle["wave"] = data.T, wave
+        for name in ("neural", "wave"):
+            handle[name].attrs["MATLAB_class"] = np.bytes_("double")
+    np.testing.assert_array_equal(load_data(file), data)
+    np.testing.assert_array_equal(load_data(file, "wave"), data + 2j * data)
+    for key, what in {"S": "a Matlab sparse array", "animal": "text", "kind": "no array"}.items():
+        with pytest.raises(DataError, match=f"'{key}' is {what}"):
+            load_data(file, key)
+    with pytest.raises(DataError, match="is not: it has S, animal, kind, neural, wave"):
+        load_data(file, "S/data")
+
+
+def test_a_cell_array_of_any_declared_size_costs_nothing(tmp_path: Path) -> None:
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack("<II", kind, len(content)) + content.ljust(-(-len(content) // 8) * 8)
+
+    head = b"MATLAB 5.0 MAT-file".ljust(116) + bytes(8) + struct.pack("<H", 0x0100) + b"IM"
+    parts = ((6, struct.pack("<II", 1, 0)), (5, struct.pack("<ii", 2**15, 2**16)), (1, b"c"))
+    cell = b"".join(element(kind, content) for kind, content in parts)
+    (tmp_path / "table").write_bytes(head + element(14, cell))
+    for key in (None, "c"):
+        with pytest.raises(DataError):
+            load_data(tmp_path / "table", key)
+
+
 def test_unknown_and_absent_files(tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(bytes(range(256)))
     with pytest.raises(FormatError, match="none of these"):
@@ -183,6 +297,58 @@ def test_excel(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_data(file, "named", ["b"]), values[:, 1:])
     with pytest.raises(DataError, match="bare, named"):
         load_data(file, "absent")
+
+
+def test_excel_by_cells(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    file = tmp_path / "table.xlsx"
+    sheets: dict[str, list[list[Any]]] = {
+        "named": [["a", "b", "empty"], [1, None], ["NA", 2.5], [3, 4], [], []],
+        "wrong": [["a", "b"], [1, "x"]],
+        "bare": [[1, 2], [3]],
+        "header": [["a"]],
+        "none": [],
+    }
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(file)
+    nan = np.nan
+    np.testing.assert_array_equal(load_data(file), [[1, nan, nan], [nan, 2.5, nan], [3, 4, nan]])
+    np.testing.assert_array_equal(load_data(file, columns=["b"]), [[nan], [2.5], [4]])
+    np.testing.assert_array_equal(load_data(file, "bare"), [[1, 2], [3, nan]])
+    for name, message in {
+        "wrong": r"'b', data row 0 .*'x'",
+        "header": "rows",
+        "none": "empty",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            load_data(file, name)
+    with zipfile.ZipFile(file) as a, zipfile.ZipFile(tmp_path / "far", "w") as b:
+        for name in a.namelist():
+            content = a.read(name)
+            if name.endswith("sheet1.xml"):
+                start, end = content.index(b"<sheetData>"), content.index(b"</sheetData>")
+                corner = (
+                    b'<sheetData><row r="1"><c r="XFD1"><v>1</v></c></row>'
+                    b'<row r="9000"><c r="A9000"><v>1</v></c></row>'
+                )
+                content = content[:start] + corner + content[end:]
+            b.writestr(name, content)
+    with pytest.raises(LimitError, match="9000 rows and 16384"):
+        load_data(tmp_path / "far")
+
+
+def test_names_in_a_message_are_printable(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "table", "w") as file:
+        file["a\x1b[2J\nb"] = np.ones(3)
+    for key in ("x", "\x1b"):
+        with pytest.raises(DataError) as caught:
+            load_data(tmp_path / "table", key)
+        assert str(caught.value).isprintable()
 
 
 def test_code_is_never_run(tmp_path: Path) -> None:
@@ -243,6 +409,53 @@ def test_hdf5_stays_within_its_file(tmp_path: Path) -> None:
         for key in (None, "x"):
             with pytest.raises(UnsafeFileError, match="outside"):
                 load_data(tmp_path / name, key)
+
+
+@pytest.mark.parametrize("how", ["table", "fixed"])
+def test_tables_of_hdf5_stay_within_their_file(tmp_path: Path, how: str) -> None:
+    columns = [("net", "a", coord) for coord in ("x", "y")]
+    for name, number in (("secret", 42.0), ("table", 1.0)):
+        pandas_table(tmp_path / name, np.full((3, 2), number), columns, LEVELS, how)
+    with h5py.File(tmp_path / "table") as file:
+        parts = list(file["df_with_missing"])
+    assert parts
+    for part in parts:
+        path = f"df_with_missing/{part}"
+        for kind in ("external", "soft"):
+            copy = tmp_path / f"{part} {kind}"
+            copy.write_bytes((tmp_path / "table").read_bytes())
+            with h5py.File(copy, "a") as file:
+                del file[path]
+                if kind == "external":
+                    file[path] = h5py.ExternalLink(str(tmp_path / "secret"), path)
+                else:
+                    file["#refs#/hidden"] = h5py.ExternalLink(str(tmp_path / "secret"), path)
+                    file[path] = h5py.SoftLink("/#refs#/hidden")
+            for key in (None, "df_with_missing"):
+                with pytest.raises(UnsafeFileError, match="outside"):
+                    load_data(copy, key)
+            with pytest.raises(UnsafeFileError, match="outside"):
+                load_deeplabcut(copy)
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "table", "w") as file:
+        group = file.create_group("d")
+        group.attrs["pandas_type"], group.attrs["nblocks"] = np.bytes_("frame"), 1
+        for axis in ("axis0", "block0_items"):
+            group.attrs[f"{axis}_variety"] = np.bytes_("regular")
+            group[axis] = np.array([b"a", b"a"])
+        group["block0_values"] = np.array([[1.0, 3.0], [2.0, 4.0]])
+        group["block0_values"].attrs["transposed"] = 1
+    with pytest.raises(DataError, match="'a' repeats"):
+        load_data(tmp_path / "table")
+
+
+def test_chunks_are_no_larger_than_their_content(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "table", "w") as file:
+        file.create_dataset("x", shape=(4,), dtype="f4", maxshape=(None,), chunks=(2**26,))
+    with pytest.raises(FormatError, match="declares 268435456 bytes"):
+        load_data(tmp_path / "table")
 
 
 def test_lists_and_groups_that_unfold_without_end(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from grevy.errors import FormatError, GrevyError, UnsafeFileError
+from grevy.errors import FormatError, GrevyError, LimitError, UnsafeFileError
 from grevy.restricted import Offset, read_pickle, read_torch
 
 RNG = np.random.default_rng()
@@ -192,6 +192,13 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
             assert isinstance(caught.value, UnsafeFileError), name
 
 
+def test_names_in_a_message_are_printable() -> None:
+    with pytest.raises(UnsafeFileError) as caught:
+        read_pickle(b"\x80\x04\x8c\x08\x1b[2Jpo\nx\x8c\x06system\x93.")
+    assert str(caught.value).isprintable()
+    assert "po?x.system" in str(caught.value)
+
+
 def test_the_hostile_pickles_do_work(tmp_path: Path) -> None:
     # Else the test above shows nothing.
     marker = tmp_path / "ran"
@@ -263,6 +270,67 @@ def test_declared_sizes_are_checked(tmp_path: Path) -> None:
     torch.save(torch.ones(1).expand(1000), tmp_path / "z")
     with pytest.raises(FormatError, match="contiguous"):
         read_torch(tmp_path / "z")
+
+
+def test_items_of_no_size_take_no_memory() -> None:
+    # numpy makes letters of one byte of letters of none: 2**40 of them from a hundred bytes.
+    for letter in (b"S", b"U"):
+        blob = (
+            b"\x80\x05cnumpy._core.numeric\n_frombuffer\n(C\x00cnumpy\ndtype\n\x8c\x02"
+            + letter
+            + b"0\x85R\x8a\x06\x00\x00\x00\x00\x00\x01\x85\x8c\x01CtR."
+        )
+        with pytest.raises(FormatError, match="some size"):
+            read_pickle(blob)
+    same(read_pickle(pickle.dumps(np.array(["", ""]))), np.array(["", ""]))
+
+
+def test_copies_of_one_part_are_bounded() -> None:
+    text = b"x" * 300_000
+    stored = b"X" + struct.pack("<I", len(text)) + text
+    encode = b"c_codecs\nencode\n\x940" + stored + b"\x8c\x06latin1\x86\x940"
+    numbers = (
+        b"cnumpy._core.numeric\n_frombuffer\n\x940(B"
+        + struct.pack("<I", len(text))
+        + text
+        + b"cnumpy\ndtype\n\x8c\x02u1\x85RJ"
+        + struct.pack("<I", len(text))
+        + b"\x85\x8c\x01Ct\x940"
+    )
+    for parts in (encode, numbers):
+        for copies in (2, 2000):
+            blob = b"\x80\x05" + parts + b"](" + b"h\x00h\x01R" * copies + b"e."
+            if copies == 2:
+                found = read_pickle(blob)
+                assert isinstance(found, list)
+                assert [len(part) for part in found] == [len(text)] * 2
+            else:
+                with pytest.raises(LimitError, match="copies"):
+                    read_pickle(blob)
+    honest = [np.float64(i) for i in range(30_000)]
+    same(read_pickle(pickle.dumps(honest)), honest)
+
+
+def test_a_dtype_is_not_any_name_of_torch(tmp_path: Path) -> None:
+    tensor = torch.arange(2.0)
+    torch.save(tensor, tmp_path / "x")
+    path = rewritten(tmp_path / "x", tmp_path / "y", b"tensor_v2", b"tensor_v3")
+    end = b")Rq\ttq\n"  # the last argument, and the tuple of them
+    for name in ("float32", "load", "_inductor", "Tensor", "qint8"):
+        dtype = b"X" + struct.pack("<I", len(name)) + name.encode()
+        bad = rewritten(path, tmp_path / "z", end, end[:-3] + dtype + end[-3:])
+        if name == "float32":
+            same(read_torch(bad), tensor)
+        else:
+            with pytest.raises(UnsafeFileError, match=f"dtype '{name}'"):
+                read_torch(bad)
+
+
+def test_an_open_file_is_read(tmp_path: Path) -> None:
+    data = plain()
+    (tmp_path / "x").write_bytes(pickle.dumps(data))
+    with (tmp_path / "x").open("rb") as file:
+        same(read_pickle(file), data)
 
 
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ _ARGUMENTS = frozenset(
     "model_architecture device criterion distance conditional temperature temperature_mode "  # noqa: SIM905
     "min_temperature time_offsets delta max_iterations max_adapt_iterations batch_size "
     "learning_rate optimizer output_dimension verbose num_hidden_units pad_before_transform "
-    "hybrid optimizer_kwargs masking_kwargs".split()
+    "hybrid optimizer_kwargs".split()
 )
+# Parameters that came later, and what models saved before them were: CEBRA 0.6 brought masks.
+_LATER: dict[str, Any] = {"masking_kwargs": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class Checkpoint:
     Attributes
     ----------
     args : dict
-        The constructor's parameters by name.
+        The constructor's 22 parameters by name; `masking_kwargs` is None in files of CEBRA before
+        0.6, which had no masks.
     label_types : list
         (dtype, shape) of each label; several sessions: a list over sessions for each label.
     device : str
@@ -116,7 +119,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not isinstance(optimizer, (dict, type(None))):
         raise FormatError(f"{path}: state_dict.optimizer must be a dict.")
     return Checkpoint(
-        args=args.content,
+        args=_LATER | args.content,
         label_types=state.get("label_types_", list),
         device=str(state.get("device_", str)),
         n_features=features,
@@ -201,7 +204,7 @@ def _weights(
         rest = rest.removeprefix("module.")
         if not 0 <= number < len(split) or not rest:
             raise FormatError(
-                f"{path}: weights must be of one of {len(split)} sessions; '{name}' is not."
+                f"{path}: weights must be of one of {len(split)} sessions; {name!r} is not."
             )
         split[number][rest] = tensor
     empty = [s for s, weights in enumerate(split) if not weights]
@@ -210,7 +213,7 @@ def _weights(
     for number, weights in enumerate(split):
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise FormatError(f"{path}: weights must be finite; '{name}' ({number}) is not.")
+                raise FormatError(f"{path}: weights must be finite; {name!r} ({number}) is not.")
     return split
 
 

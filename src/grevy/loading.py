@@ -13,10 +13,11 @@ import math
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,11 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _RATIO = 1100
 _SLACK = 2**20
 _LIMIT = 2**34
+_CELLS = 2**26
+_MATLAB_NUMBERS = frozenset(
+    {"double", "single", "logical"}
+    | {f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
+)
 _MISSING = frozenset({"", "na", "n/a", "nan", "-nan", "null", "none", "#n/a"})
 
 
@@ -69,8 +75,8 @@ def load_data(
     file : str or Path
     key : str or int, optional
         Which array, in files that hold several: a name, a path within HDF5, a sheet, a position in
-        a list. By default the first array of numbers. A table of pandas in HDF5 must be named where
-        there are other arrays.
+        a list. By default the first array of more than one number. A table of pandas in HDF5 must
+        be named where there are other arrays.
     columns : sequence of str or int, optional
         Columns to keep, in this order: names where the file has them, otherwise positions. For a
         file of DeepLabCut read without `key`, the keypoints.
@@ -92,12 +98,12 @@ def load_data(
     MissingExtraError
         If an Excel file needs a package that is not installed.
     LimitError
-        If a compressed file unpacks to more than 16 GiB.
+        If a compressed file unpacks to more than 16 GiB, or a pickle multiplies its own content.
 
     Notes
     -----
     Matlab 7.3 arrays come in Matlab's shape. A first line of csv that is not all numbers is a
-    header.
+    header, and so is the line ",0,1,2" of pandas; rows must have one length.
 
     Examples
     --------
@@ -172,15 +178,21 @@ def _said(path: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except GrevyError as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
+        text = str(error)
+        raise type(error)(_line(text if str(path) in text else f"{path}: {text}")) from error
     except OSError as error:
         why = error.strerror or str(error).split("\n")[0] or "it cannot be read"
-        raise FormatError(f"a data file must be readable; {path}: {why}.") from error
+        raise FormatError(_line(f"a data file must be readable; {path}: {why}.")) from error
     except Exception as error:  # the readers answer damage with every kind of error
         first = (str(error) or type(error).__name__).split("\n")[0]
-        raise FormatError(f"a data file must be whole; {path} is damaged: {first}.") from error
+        raise FormatError(
+            _line(f"a data file must be whole; {path} is damaged: {first.removesuffix('.')}.")
+        ) from error
+
+
+def _line(text: str) -> str:
+    """Without what a name in a file may hold to move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _kind(path: Path) -> str:
@@ -277,16 +289,16 @@ def _read_npz(path: Path, key: Key) -> _Table:
 
         if key is not None:
             return _Table(read(str(_known(key, list(entries)))))
-        refused: GrevyError | None = None
+        refused: UnsafeFileError | None = None
         for name in entries:
             try:
                 array = read(name)
             except UnsafeFileError as error:
                 refused = error
                 continue
-            if array.dtype.kind in "biufc":
+            if _is_series(array):
                 return _Table(array)
-    raise refused or DataError("a .npz file must hold an array of numbers; this one holds none.")
+    raise refused or _none_found(entries)
 
 
 def _read_pickle(path: Path, key: Key) -> _Table:
@@ -313,14 +325,11 @@ def _from_object(value: object, key: Key) -> _Table:
         if key is not None:
             return _Table(_array(value[_known(key, list(value))], f"'{key}'"))
         for name, item in value.items():
-            if isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
-                return _Table(item)
-            if type(item).__module__ == "torch":
-                return _Table(_array(item, f"'{name}'"))
-        raise DataError(
-            f"a file must hold an array; without a key none is found. It has the keys "
-            f"{_listed(value)}."
-        )
+            if isinstance(item, np.ndarray) or hasattr(item, "numel"):
+                array = _array(item, f"'{name}'")
+                if _is_series(array):
+                    return _Table(array)
+        raise _none_found(value)
     if isinstance(value, (list, tuple)) and key is not None:
         return _Table(_array(value[int(_known(key, list(range(len(value)))))], f"item {key}"))
     _no_key(key, "a file of one array")
@@ -357,15 +366,38 @@ def _read_csv(path: Path, key: Key) -> _Table:
         first = next(csv.reader(file), [])
     if first[:1] == ["scorer"]:
         return _deeplabcut_csv(path)
-    header = not all(_is_number(cell) for cell in first)
-    frame = pd.read_csv(
-        path,
-        header=0 if header else None,
-        encoding="utf-8-sig",
-        index_col=False,
-        low_memory=False,
-    )
+    # pandas names unnamed columns by their numbers, and the index not at all.
+    numbered = len(first) > 1 and first == ["", *map(str, range(len(first) - 1))]
+    header = numbered or not all(_is_number(cell) for cell in first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # else values are left out
+        try:
+            frame = pd.read_csv(
+                path,
+                header=0 if header else None,
+                encoding="utf-8-sig",
+                index_col=False,
+                low_memory=False,
+            )
+        except pd.errors.ParserWarning as error:
+            raise DataError(
+                f"rows must have as many values as the header has names, {len(first)}; some have "
+                f"more."
+            ) from error
+    if len(frame) and frame.iloc[:, -1].isna().any():
+        _no_short_row(path, len(first))
     return _from_frame(frame, tuple(cell.strip() for cell in first) if header else ())
+
+
+def _no_short_row(path: Path, width: int) -> None:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if row and len(row) < width:
+                raise DataError(
+                    f"every row must have {width} values; line {reader.line_num} has {len(row)}. "
+                    f"The file may be cut short."
+                )
 
 
 def _is_number(cell: str) -> bool:
@@ -387,7 +419,8 @@ def _from_frame(frame: Any, names: tuple[Any, ...]) -> _Table:
             wrong = [i for i, v in enumerate(values) if not _is_number(str(v))][:1]
             row = wrong[0] if wrong else 0
             raise DataError(
-                f"a table must hold numbers below its header; column '{column}', data row {row} "
+                f"a table must hold numbers below its header; column "
+                f"'{names[number] if names else column}', data row {row} "
                 f"(from 0) holds {str(values.iloc[row])[:40]!r}. Leave the column out of the file."
             )
     return _Table(frame.to_numpy(), names)
@@ -396,42 +429,90 @@ def _from_frame(frame: Any, names: tuple[Any, ...]) -> _Table:
 def _read_excel(path: Path, key: Key) -> _Table:
     import pandas as pd
 
-    engine: Literal["openpyxl", "xlrd"] = "xlrd"
-    if zipfile.is_zipfile(path):
-        engine = "openpyxl"
-        with zipfile.ZipFile(path) as archive:
-            if any(e.file_size > _RATIO * e.compress_size + _SLACK for e in archive.infolist()):
-                raise FormatError("a sheet declares more bytes than its content can give.")
+    engine = "openpyxl" if zipfile.is_zipfile(path) else "xlrd"
     try:
-        sheets = pd.read_excel(path, header=None, sheet_name=None, engine=engine)
+        library = import_module(engine)
     except ImportError as error:
         raise MissingExtraError(
             f"Excel files are read with {engine}, which is not installed; {path} is one. "
             f"Run: pip install {engine}"
         ) from error
-    names = list(sheets)
-    frame = sheets[_known(key, names) if key is not None else names[0]]
-    if frame.empty:
+    rows = _sheet(path, key, library) if engine == "openpyxl" else _old_sheet(path, key, library)
+    if not rows:
         raise DataError("a sheet must hold data; this one is empty.")
-    cells = tuple(frame.iloc[0])
-    if any(isinstance(cell, str) and not _is_number(cell) for cell in cells):
-        return _from_frame(frame.iloc[1:].infer_objects(), tuple(str(c).strip() for c in cells))
-    return _from_frame(frame, ())
+    width = max(map(len, rows))
+    rows = [row + [None] * (width - len(row)) for row in rows]
+    header = any(isinstance(cell, str) for cell in rows[0])
+    names = tuple("" if cell is None else str(cell).strip() for cell in rows[0]) if header else ()
+    cells = [[math.nan if cell is None else cell for cell in row] for row in rows[len(names) > 0 :]]
+    return _from_frame(pd.DataFrame(cells), names)
+
+
+def _sheet(path: Path, key: Key, openpyxl: Any) -> list[list[Any]]:
+    """Rows of a sheet, without the empty cells at their ends."""
+    with zipfile.ZipFile(path) as archive:
+        if any(e.file_size > _RATIO * e.compress_size + _SLACK for e in archive.infolist()):
+            raise FormatError("a sheet declares more bytes than its content can give.")
+    with path.open("rb") as file:  # of a path it would look at the suffix
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        sheets = {sheet.title: sheet for sheet in book.worksheets}
+        sheet = sheets[_known(key, list(sheets)) if key is not None else next(iter(sheets))]
+        sheet.reset_dimensions()  # as declared, they may be anything
+        return _rows(sheet.iter_rows(values_only=True))
+
+
+def _rows(sheet: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    last, width = 0, 0
+    for number, cells in enumerate(sheet, 1):
+        row = [None if _is_gap(cell) else cell for cell in cells]
+        while row and row[-1] is None:
+            row.pop()
+        rows.append(row)
+        if row:
+            last, width = number, max(width, len(row))
+        # One cell in a far corner makes a table of 17 thousand million.
+        if last * width > _CELLS:
+            raise LimitError(
+                f"a sheet must have {_CELLS} cells at most; this one has {last} rows and {width} "
+                f"columns."
+            )
+    return rows[:last]
+
+
+def _is_gap(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip().lower() in _MISSING
+
+
+def _old_sheet(path: Path, key: Key, xlrd: Any) -> list[list[Any]]:
+    """Rows of a sheet of Excel before 2007, which has 65,536 rows of 256 cells at most."""
+    book = xlrd.open_workbook(path, on_demand=True)
+    names = book.sheet_names()
+    sheet = book.sheet_by_name(_known(key, names) if key is not None else names[0])
+    kept = {xlrd.XL_CELL_TEXT, xlrd.XL_CELL_NUMBER, xlrd.XL_CELL_BOOLEAN}
+    return [
+        [cell.value if cell.ctype in kept and not _is_gap(cell.value) else None for cell in row]
+        for row in sheet.get_rows()
+    ]
 
 
 def _read_matlab(path: Path, key: Key) -> _Table:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    # Names and kinds first: a cell array of nothing can declare any size.
+    kinds = {name: (shape, kind) for name, shape, kind in whosmat(path) if name[:2] != "__"}
+    numbers = [name for name, (_, kind) in kinds.items() if kind in _MATLAB_NUMBERS]
+    if key is None:
+        name = next((name for name in numbers if math.prod(kinds[name][0]) > 1), None)
+        if name is None:
+            raise _none_found(kinds)
+    else:
+        name = _known(key, list(kinds))
+        if name not in numbers:
+            raise _no_numbers(name, f"a Matlab {kinds[name][1]} array")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        content = loadmat(path)
-    arrays = {k: v for k, v in content.items() if isinstance(v, np.ndarray) and k[:2] != "__"}
-    if key is not None:
-        return _Table(arrays[_known(key, list(arrays))])
-    for array in arrays.values():
-        if array.dtype.kind in "biufc":
-            return _Table(array)
-    raise DataError(f"a Matlab file must hold an array of numbers; it has {_listed(arrays)}.")
+        return _Table(loadmat(path, variable_names=[name])[name])
 
 
 # HDF5: plain arrays, Matlab 7.3, and the tables that pandas writes.
@@ -441,32 +522,36 @@ def _read_hdf5(path: Path, key: Key, *, prefer: str = "") -> _Table:
     import h5py
 
     with h5py.File(path, "r") as file:
-        arrays, tables = _contents(file)
+        kinds = _contents(file)
+        tables = [name for name, kind in kinds.items() if kind == "table"]
+        arrays = [name for name, kind in kinds.items() if kind == "array"]
+        series = [name for name in arrays if _is_long(file[name])]
         names = [*arrays, *tables]
         if key is not None:
-            key = str(_known(key, names))
+            key = str(_known(key, list(kinds)))
+            if key not in names:
+                raise _no_numbers(key, kinds[key])
         elif prefer in tables:
             key = prefer
         elif (prefer or not arrays) and len(tables) == 1:
             key = tables[0]
-        elif arrays and not tables and not prefer:
-            key = arrays[0]
+        elif series and not tables and not prefer:
+            key = series[0]
+        elif not tables:
+            raise _none_found(kinds)
         else:
             raise DataError(
                 f"a key must say which of several tables and arrays is meant; there are "
                 f"{_listed(names)}."
-                if names
-                else "an HDF5 file must hold an array of numbers; this one holds none."
             )
         return _pandas_table(file[key]) if key in tables else _Table(_dataset(file[key]))
 
 
-def _contents(file: h5py.File) -> tuple[list[str], list[str]]:
-    """Names of the arrays of numbers and of the tables of pandas in a file."""
+def _contents(file: h5py.File) -> dict[str, str]:
+    """What a file holds under which name: "array", "table", or what else it is."""
     import h5py
 
-    arrays: list[str] = []
-    tables: list[str] = []
+    kinds: dict[str, str] = {}
     waiting = [("", file)]
     seen = set()  # a group may lie within itself
     while waiting:
@@ -484,14 +569,42 @@ def _contents(file: h5py.File) -> tuple[list[str], list[str]]:
             if isinstance(link, h5py.SoftLink):
                 continue  # what it points to has a name of its own
             item = group[name]
-            if isinstance(item, h5py.Dataset):
-                if item.dtype.kind in "biufc" and item.shape is not None:
-                    arrays.append(prefix + name)
-            elif "pandas_type" in item.attrs:
-                tables.append(prefix + name)
+            kind = _what(item)
+            if kind != "group":
+                kinds[prefix + name] = kind
             elif not name.startswith("#"):
                 waiting.append((f"{prefix}{name}/", item))
-    return arrays, tables
+    return kinds
+
+
+def _what(item: Any) -> str:
+    """What an object of HDF5 is to a reader of numbers."""
+    import h5py
+
+    if isinstance(item, h5py.Group):
+        # Matlab keeps a sparse matrix as three arrays, none of which is the matrix.
+        if "MATLAB_sparse" in item.attrs:
+            return "a Matlab sparse array"
+        return "table" if "pandas_type" in item.attrs else "group"
+    if not isinstance(item, h5py.Dataset) or item.shape is None:
+        return "no array"
+    if "MATLAB_class" in item.attrs and _attribute(item, "MATLAB_class") == "char":
+        return "text"
+    whole = item.dtype.kind in "biufc" or item.dtype.names == ("real", "imag")
+    return "array" if whole else f"of dtype {str(item.dtype)[:60]}"
+
+
+def _is_long(dataset: Any) -> bool:
+    return dataset.size > 1 and not dataset.attrs.get("MATLAB_empty", 0)
+
+
+def _child(group: Any, name: str) -> Any:
+    """A part of a table, which must lie in the table and not behind a link."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise UnsafeFileError(f"a table must not point outside itself; '{group.name}/{name}' does.")
+    return group[name]
 
 
 def _dataset(dataset: Any) -> NDArray[Any]:
@@ -499,9 +612,12 @@ def _dataset(dataset: Any) -> NDArray[Any]:
         raise UnsafeFileError(
             f"an HDF5 file must not point outside itself; the content of '{dataset.name}' does."
         )
-    if dataset.nbytes > _RATIO * dataset.id.get_storage_size() + _SLACK:
+    # Memory is taken by whole chunks.
+    room = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if max(room, dataset.nbytes) > _RATIO * dataset.id.get_storage_size() + _SLACK:
         raise FormatError(
-            f"'{dataset.name}' declares {dataset.nbytes} bytes, more than its content can give."
+            f"'{dataset.name}' declares {max(room, dataset.nbytes)} bytes, more than its content "
+            f"can give."
         )
     if dataset.attrs.get("MATLAB_empty", 0):
         shape = tuple(int(n) for n in dataset[()])
@@ -509,6 +625,8 @@ def _dataset(dataset: Any) -> NDArray[Any]:
             raise FormatError(f"'{dataset.name}' must be empty, as it says; its shape is {shape}.")
         return np.empty(shape)
     array = np.asarray(dataset[()])
+    if array.dtype.names == ("real", "imag"):
+        array = array["real"] + 1j * array["imag"]
     # Matlab writes its arrays column by column, and so they lie the other way round here.
     return array.T if "MATLAB_class" in dataset.attrs else array
 
@@ -523,17 +641,29 @@ def _pandas_table(group: Any) -> _Table:
     blocks: dict[Any, NDArray[Any]] = {}
     for number in range(int(group.attrs["nblocks"])):
         names, _ = _axis(group, f"block{number}_items")
-        block = _numbers(group[f"block{number}_values"])
-        if not group[f"block{number}_values"].attrs.get("transposed", 0):
+        stored = _child(group, f"block{number}_values")
+        block = _numbers(stored)
+        if not stored.attrs.get("transposed", 0):
             block = block.T
         blocks |= dict(zip(names, block.T, strict=True))
+    return _joined(blocks, columns, levels)
+
+
+def _joined(
+    blocks: Mapping[Any, NDArray[Any]], columns: tuple[Any, ...], levels: tuple[Any, ...]
+) -> _Table:
+    if not columns:
+        raise DataError("a table must have columns of numbers; this one has none.")
+    if len(set(columns)) < len(columns):
+        twice = next(c for c in columns if columns.count(c) > 1)
+        raise DataError(f"columns of a table must have names of their own; {twice!r} repeats.")
     return _Table(np.stack([blocks[c] for c in columns], axis=1), columns, levels)
 
 
 def _written_as_table(group: Any) -> _Table:
     (_, columns), *_ = _pickled(group, "non_index_axes")
     columns = tuple(columns)
-    table = group["table"]
+    table = _child(group, "table")
     rows = _dataset(table)
     blocks: dict[Any, NDArray[Any]] = {}
     for field in _pickled(group, "values_cols"):
@@ -542,18 +672,22 @@ def _written_as_table(group: Any) -> _Table:
         names = _pickled(table, f"{field}_kind")
         blocks |= dict(zip(names, rows[field].reshape(len(rows), -1).T, strict=True))
     levels = _pickled(group, "info").get(1, {}).get("names") or ()
-    return _Table(np.stack([blocks[c] for c in columns], axis=1), columns, tuple(levels))
+    return _joined(blocks, columns, tuple(levels))
 
 
 def _axis(group: Any, name: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The entries of an axis, tuples where it has levels, and the names of its levels."""
     if _attribute(group, f"{name}_variety") != "multi":
-        return tuple(_words(group[name])), ()
+        return tuple(_words(_child(group, name))), ()
     parts, levels = [], []
     for number in range(int(group.attrs[f"{name}_nlevels"])):
-        level = group[f"{name}_level{number}"]
-        words = _words(level)
-        parts.append([words[code] for code in _numbers(group[f"{name}_label{number}"])])
+        level = _child(group, f"{name}_level{number}")
+        words, codes = _words(level), _numbers(_child(group, f"{name}_label{number}"))
+        if codes.size and codes.min() < 0:
+            raise DataError(
+                f"columns of a table must have whole names; in '{group.name}' some lack."
+            )
+        parts.append([words[code] for code in codes])
         levels.append(_attribute(level, "name"))
     return tuple(zip(*parts, strict=True)), tuple(levels)
 
@@ -646,6 +780,23 @@ def _positions(
 # What is asked for, in what is there.
 
 
+def _is_series(array: NDArray[Any]) -> bool:
+    """Numbers, and more than one: a sampling rate beside the data is not the data."""
+    return array.dtype.kind in "biufc" and array.size > 1
+
+
+def _none_found(names: Any) -> DataError:
+    return DataError(
+        f"a file must hold an array of more than one number, or a key must say what is meant; "
+        f"there are {_listed(names)}."
+    )
+
+
+def _no_numbers(name: Any, what: str) -> DataError:
+    advice = " Save it by full()." if "sparse" in what else ""
+    return DataError(f"data must be an array of numbers; '{name}' is {what}.{advice}")
+
+
 def _no_key(key: Key, what: str) -> None:
     if key is not None:
         raise DataError(f"{what} holds one array and has no keys; the key {key!r} was asked for.")
@@ -672,6 +823,11 @@ def _chosen(table: _Table, columns: Sequence[str | int] | None) -> NDArray[Any]:
         if values.ndim != 2:
             raise DataError(f"columns are chosen of a 2-D array; this has shape {values.shape}.")
         there: Sequence[Any] = table.columns or range(values.shape[1])
+        twice = [column for column in columns if there.count(column) > 1]
+        if twice:
+            raise DataError(
+                f"a column must be named once; {twice[0]!r} repeats among {_listed(there)}."
+            )
         at = [there.index(_known(column, there, what="column")) for column in columns]
         values = values[:, at]
     return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -16,12 +16,12 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, GrevyError, UnsafeFileError
+from .errors import FormatError, GrevyError, LimitError, UnsafeFileError
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +59,9 @@ _STORAGES = {
     "UntypedStorage": "uint8",
 }
 _NUMERIC = sorted(_DTYPES - {"bfloat16"})
+# Honest pickles do not grow when read; a hostile one may copy one text a million times.
+_GROWTH = 8
+_SLACK = 2**20
 _ATOMS = (str, int, float, bool, bytes, complex, type(None))
 
 
@@ -69,13 +72,13 @@ class Offset(NamedTuple):
     right: int
 
 
-def read_pickle(blob: bytes) -> object:
+def read_pickle(blob: bytes | IO[bytes]) -> object:
     """Read a pickle, or an uncompressed joblib file, of plain data.
 
     Parameters
     ----------
-    blob : bytes
-        The whole file.
+    blob : bytes or binary file
+        The whole file; an open one is read to its end.
 
     Returns
     -------
@@ -89,6 +92,8 @@ def read_pickle(blob: bytes) -> object:
         If the pickle names anything outside the table, or holds arrays of Python objects.
     FormatError
         If it is cut short or damaged.
+    LimitError
+        If what it makes is more than eight times as large as itself.
 
     Examples
     --------
@@ -96,7 +101,7 @@ def read_pickle(blob: bytes) -> object:
     >>> read_pickle(pickle.dumps({"a": (1, 2.5)}))
     {'a': (1, 2.5)}
     """
-    return _read(blob, storages=None)
+    return _read(blob if isinstance(blob, bytes) else blob.read(), storages=None)
 
 
 def read_torch(path: str | Path) -> object:
@@ -177,6 +182,8 @@ def _read(blob: bytes, *, storages: Callable[[str], bytearray] | None) -> object
 
 
 def _refuse(what: str) -> NoReturn:
+    # A name out of a file may hold what moves a terminal's cursor.
+    what = "".join(c if c.isprintable() else "?" for c in what)
     raise UnsafeFileError(
         f"a file may hold plain data only; this one asks for {what}. Save plain arrays instead."
     )
@@ -222,6 +229,7 @@ class _Reader(pickle._Unpickler):
     def __init__(self, blob: bytes, storages: Callable[[str], bytearray] | None) -> None:
         self.source = io.BytesIO(blob)
         self.size = len(blob)
+        self.made = 0
         self.storages = storages
         self.stack: list[Any] = []
         super().__init__(self.source, encoding="latin1")
@@ -254,6 +262,7 @@ class _Reader(pickle._Unpickler):
         if maker not in _MAKERS:
             _refuse(f"a call of {type(maker).__name__}")
         self.stack.append(maker(*arguments))
+        self.spend(self.stack[-1])
 
     def fill(self) -> None:
         state = self.stack.pop()
@@ -271,11 +280,23 @@ class _Reader(pickle._Unpickler):
                 _, shape, dtype, fortran, raw = state
                 raw = raw.encode("latin1") if isinstance(raw, str) else raw
                 held.value = _array(raw, dtype, shape, "F" if fortran else "C")
+                self.spend(held.value)
             case "wrapper":
                 held.value = self.follow(state)
             case "offset":
                 slots = state[1] if isinstance(state, tuple) else state
                 held.value = Offset(_count(slots["left"]), _count(slots["right"]))
+
+    def spend(self, value: Any) -> None:
+        if isinstance(value, (np.ndarray, np.generic)):
+            self.made += value.nbytes
+        elif isinstance(value, (bytes, dict, set)):
+            self.made += len(value)
+        if self.made > _GROWTH * self.size + _SLACK:
+            raise LimitError(
+                f"a pickle must not hold much more than its own {self.size} bytes; this one makes "
+                f"copies of its parts, {self.made} bytes so far. Save plain arrays instead."
+            )
 
     def follow(self, state: Mapping[str, Any]) -> NDArray[Any]:
         """An array whose bytes lie in the file behind the instruction (joblib)."""
@@ -388,6 +409,8 @@ def _dtype(held: Any) -> np.dtype[Any]:
 def _array(raw: Any, dtype: Any, shape: Sequence[Any], order: Any) -> NDArray[Any]:
     kind = _dtype(dtype)
     shape = tuple(_count(n) for n in shape)
+    if not kind.itemsize:  # numpy would make room for letters that the file does not have
+        raise FormatError(f"an array must have items of some size; this one has dtype {kind.str}.")
     if type(raw) is not bytes or len(raw) != math.prod(shape) * kind.itemsize:
         raise FormatError(f"an array must be as long as its shape {shape} and dtype {kind} say.")
     flat = np.frombuffer(raw, dtype=kind) if raw else np.empty(math.prod(shape), dtype=kind)
@@ -475,6 +498,7 @@ def _device(name: Any, index: Any = None) -> str:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    _the(_Storage, storage)
     return _typed_tensor(storage, offset, size, stride, None, None, storage.dtype)
 
 
@@ -484,7 +508,11 @@ def _typed_tensor(
     import torch
 
     offset, size, stride = _count(offset), _size(size), _size(stride)
-    kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+    if not isinstance(dtype, torch.dtype):
+        if dtype not in _DTYPES:
+            _refuse(f"a tensor of dtype {str(dtype)[:20]!r}")
+        dtype = getattr(torch, dtype)
+    kind: torch.dtype = dtype
     held = len(_the(_Storage, storage).content) // kind.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) and (last >= held or math.prod(size) > held):
@@ -495,9 +523,9 @@ def _typed_tensor(
     if not math.prod(size):
         return torch.empty(size, dtype=kind)
     if kind == torch.bool:  # a bool of another byte than 0 or 1 is no bool
-        whole = torch.frombuffer(storage.content, dtype=torch.uint8) != 0
-    else:
-        whole = torch.frombuffer(storage.content, dtype=kind, count=held)
+        letters = torch.frombuffer(storage.content, dtype=torch.uint8)
+        return letters.as_strided(size, stride, offset) != 0
+    whole = torch.frombuffer(storage.content, dtype=kind, count=held)
     return whole.as_strided(size, stride, offset)
 
 
