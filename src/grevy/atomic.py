@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import FormatError
+
 __all__ = ["write_atomic"]
 
 
@@ -18,6 +20,11 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name
     in one step. An error leaves the old file as it was and no temporary one.
+
+    Raises
+    ------
+    FormatError
+        If its folder is not there.
 
     Examples
     --------
@@ -29,6 +36,8 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
     b'whole'
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FormatError(f"{path} cannot be written: there is no folder {path.parent}. Make it.")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -145,6 +145,7 @@ def embed(
     file: Path,
     /,
     *,
+    labels: _Many = (),
     out: Path | None = None,
     activity: str | None = None,
     units: str | None = None,
@@ -159,6 +160,8 @@ def embed(
         Written by `grevy fit`, `CEBRA.save`, or the CEBRA library.
     file
         As in `grevy fit`.
+    labels
+        Columns of a csv that are labels, no activity.
     out
         .npy, .npz or .csv to write; by default the file's name with "-embedding.npy".
     activity
@@ -177,7 +180,7 @@ def embed(
     from .atomic import write_atomic
     from .estimator import CEBRA
 
-    source = _source(file, activity, (), None, units, bin_s)
+    source = _source(file, activity, labels, None, units, bin_s)
     values = CEBRA.load(model).transform(source.activity, session_id=session)
     path = out or Path(f"{file.stem}-embedding.npy")
     if path.suffix not in (".npy", ".npz", ".csv"):

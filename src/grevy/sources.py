@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,7 +123,7 @@ def _from_label_file(path: Path, names: tuple[str, ...]) -> _Labels:
 
 
 def _column(path: Path, name: str) -> NDArray[Any]:
-    """A column of a csv; int64 where every cell is written as an integer, so that it is discrete."""
+    """A column of a csv; int64, so discrete, where every cell is written as an integer."""
     values = load_data(path, columns=[name])[:, 0]
     if not np.all(np.mod(values, 1) == 0):
         return values
@@ -154,20 +155,38 @@ def _header(path: Path) -> list[str]:
 
 
 def _only(path: Path, labels: Sequence[str]) -> str | None:
-    """The one array of an .npz that can be activity; None lets the reader take the first."""
-    if path.suffix != ".npz":
-        return None
+    """The one array of a file that can be activity; None lets the reader take the first."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            tables = [k for k in file.files if k not in labels and file[k].ndim == 2]
-    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        shapes = _shapes(path)
+    except (
+        OSError, ValueError, AttributeError, TypeError, KeyError, EOFError, RuntimeError,
+        NotImplementedError, zipfile.BadZipFile, zlib.error,
+    ):  # fmt: skip
         return None  # whatever is wrong with the file, the reader says it
+    tables = [k for k, s in shapes.items() if k not in labels and len(s) == 2 and 1 not in s]
     if len(tables) > 1:
         raise DataError(
             f"{path} holds several arrays that could be activity: {', '.join(tables)}. Say which "
             f"(--activity NAME)."
         )
     return tables[0] if tables else None
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of a file, by name; empty for formats that hold one."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {k: file[k].shape for k in file.files}
+    if suffix == ".mat" and not h5py.is_hdf5(path):
+        from scipy.io import whosmat
+
+        return {name: tuple(shape) for name, shape, kind in whosmat(path) if kind != "cell"}
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:  # links are not followed: they may leave the file
+            own = [k for k in file if isinstance(file.get(k, getlink=True), h5py.HardLink)]
+            return {k: file[k].shape for k in own if isinstance(file[k], h5py.Dataset)}
+    return {}
 
 
 def _from_nwb(

@@ -1,0 +1,154 @@
+"""The commands fit, embed, decode, search and convert, as a user types them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from grevy import CEBRA, load_data
+from grevy.cli import main
+
+SMALL = ["--steps", "30", "--hidden", "8", "--latents", "3", "--batch-size", "64", "--quiet"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
+    t = np.linspace(0, 40, 1200)
+    pos = np.sin(t)
+    x = np.stack([np.roll(pos, 5 * i) for i in range(12)], 1) + 0.1 * rng.normal(size=(1200, 12))
+    np.savez("data.npz", x=x.astype(np.float32), pos=pos, kind=(pos > 0).astype(int))
+    return tmp_path / "data.npz"
+
+
+def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = 0
+    try:
+        main([str(w) for w in words])
+    except SystemExit as left:
+        code = int(left.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_fit_and_embed_are_the_estimator(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _run(capsys, "fit", data, "--labels", "pos", *SMALL, "--seed", "3")
+    assert (code, out.strip()) == (0, "data.safetensors")
+    arrays = np.load(data)
+    twin = CEBRA(
+        model_architecture="offset10-model", max_iterations=30, num_hidden_units=8,
+        output_dimension=3, batch_size=64, random_state=3, time_offsets=10,
+    ).fit(arrays["x"], arrays["pos"])  # fmt: skip
+    expected = twin.transform(arrays["x"])
+    for name in ("z.npy", "z.npz", "z.csv"):
+        code, out, _ = _run(capsys, "embed", "data.safetensors", data, "--out", name)
+        assert (code, out.strip()) == (0, name)
+        np.testing.assert_allclose(load_data(name), expected, atol=1e-6)
+    assert _run(capsys, "embed", "data.safetensors", data)[1].strip() == "data-embedding.npy"
+
+
+def test_decode_says_what_the_encoder_saw(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = dict(np.load(data))
+    _run(capsys, "fit", data, *SMALL, "--out", "m.safetensors")
+    code, out, _ = _run(capsys, "decode", "m.safetensors", data, "--labels", "pos", "kind")
+    assert code == 0
+    for name in ("pos: mean error", "kind: share wrong"):
+        line = next(row for row in out.splitlines() if row.startswith(name))
+        decoded = float(line.split(" (")[0].split()[-1])
+        assert decoded < 0.5 * float(line.split()[-1])
+    assert "in-sample" in out
+    arrays["x"] = arrays["x"] + np.float32(0.1)
+    np.savez("other.npz", **arrays)
+    _, out, _ = _run(capsys, "decode", "m.safetensors", "other.npz", "--labels", "pos")
+    assert "cannot tell" in out
+
+
+def test_search_ranks_and_keeps_what_is_there(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["search", data, "--grid", "latents=2,3", "steps=20", "hidden=8", "batch_size=64"]
+    code, out, _ = _run(capsys, *words, "--quiet")
+    assert code == 0
+    assert "bits" in out
+    assert "best: output_dimension_" in out
+    files = {p.name: p.stat().st_mtime_ns for p in Path("saved_models").glob("*.pt")}
+    assert files
+    again = _run(capsys, *words, "--quiet")
+    assert again[1] == out
+    kept = {p.name: p.stat().st_mtime_ns for p in Path("saved_models").glob("*.pt")}
+    assert kept == files
+
+
+@pytest.mark.parametrize("kind", [".npy", ".csv", ".h5", ".mat"])
+def test_every_format_is_fitted_and_embedded(
+    data: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import h5py
+    import scipy.io
+
+    arrays, path = dict(np.load(data)), data.with_suffix(kind)
+    labels = ["--labels", "pos"]
+    if kind == ".npy":
+        np.save(path, arrays["x"])
+        np.save("pos.npy", arrays["pos"])
+        labels += ["--label-file", "pos.npy"]
+    elif kind == ".csv":
+        table = np.column_stack([arrays["x"], arrays["pos"]])
+        header = ",".join([*(f"c{i}" for i in range(12)), "pos"])
+        np.savetxt(path, table, delimiter=",", header=header, comments="")
+    elif kind == ".h5":
+        with h5py.File(path, "w") as file:
+            file.update(arrays)
+    else:
+        scipy.io.savemat(path, arrays)
+    assert _run(capsys, "fit", path, *labels, *SMALL)[0] == 0
+    assert _run(capsys, "embed", "data.safetensors", path, *labels[: 2 * (kind == ".csv")])[0] == 0
+    expected = CEBRA.load("data.safetensors").transform(arrays["x"])
+    np.testing.assert_allclose(np.load("data-embedding.npy"), expected, atol=1e-5)
+
+
+def test_a_simulated_recording_is_fitted_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(capsys, "simulate", "s.nwb", "--cells", 10, "--movies", 2)[0] == 0
+    assert _run(capsys, "fit", "s.nwb", *SMALL)[0] == 0
+    assert _run(capsys, "embed", "s.safetensors", "s.nwb")[0] == 0
+
+
+def test_errors_are_sentences(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(capsys, "fit", data, *SMALL)
+    model = "data.safetensors"
+    for words, says in [
+        (["fit", data, "--labels", "absent", *SMALL], "absent"),
+        (["fit", data, *SMALL, "--out", "no/such/m.safetensors"], "no folder"),
+        (["embed", model, data, "--out", "z.txt"], ".npy, .npz or .csv"),
+        (["embed", data, data], "data.npz"),
+        (["decode", model, data, "--labels", "pos", "--folds", "1"], "between 2 and"),
+        (["decode", model, data, "--labels", "pos", "--guard", "2000"], "smaller guard"),
+        (["search", data, "--grid", "latents"], "NAME=VALUE"),
+        (["convert", model, model], "never overwritten"),
+    ]:
+        code, _, said = _run(capsys, *words)
+        assert code == 2, words
+        assert says in said
+        assert "Traceback" not in said
+
+
+def test_convert_keeps_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cebra = pytest.importorskip("cebra")
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    torch.manual_seed(0)
+    old = cebra.CEBRA(model_architecture="offset5-model", max_iterations=3, batch_size=32).fit(x)
+    old.save(str(tmp_path / "old.pt"))
+    code, out, _ = _run(capsys, "convert", tmp_path / "old.pt", tmp_path / "new.safetensors")
+    assert code == 0
+    assert "offset5-model" in out
+    found = CEBRA.load(tmp_path / "new.safetensors").transform(x)
+    np.testing.assert_allclose(found, old.transform(x), atol=1e-5)
