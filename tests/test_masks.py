@@ -274,7 +274,11 @@ def test_nothing_is_masked_when_a_recording_is_embedded() -> None:
         lambda: Mask("neurons", (0.5, 1.0)),
         lambda: Mask("neurons", (math.nan,)),
         lambda: Mask("time_block", (0.5,), span=0),
+        lambda: Mask("neurons", 0.3),  # type: ignore[arg-type]
         lambda: replace(QUICK, batch_size=None),
+        lambda: replace(QUICK, masks="neurons"),  # type: ignore[arg-type]
+        lambda: train([recording()], [replace(QUICK, masks=(Mask("neuron_block", (0.01,)),))]),
+        lambda: train([recording()], [replace(QUICK, masks=(Mask("time_block", (0.4, 0.01)),))]),
     ],
 )
 def test_senseless_masks_are_refused(make: Any) -> None:

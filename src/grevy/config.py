@@ -128,6 +128,9 @@ class TrainConfig:
             if getattr(self, name) not in allowed:
                 known = " or ".join(f"'{a}'" for a in allowed)
                 raise ConfigError(f"{name} must be {known}; found '{getattr(self, name)}'.")
+        if not all(isinstance(mask, Mask) for mask in self.masks):
+            raise ConfigError(f"masks must be a sequence of Mask; found {self.masks!r}.")
+        object.__setattr__(self, "masks", tuple(self.masks))
         if self.train_on is not None:
             object.__setattr__(self, "train_on", _stretches(self.train_on))
         behavior, _ = parts(self.pairs)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .draws import Purpose, integers, uniforms
 from .errors import ConfigError
 
-__all__ = ["Mask", "MaskKind", "mask_factors"]
+__all__ = ["Mask", "MaskKind", "check_masks", "mask_factors"]
 
 MaskKind = Literal["neurons", "timesteps", "neuron_block", "time_block"]
 
@@ -45,11 +45,36 @@ class Mask:
     def __post_init__(self) -> None:
         if self.kind not in get_args(MaskKind):
             raise ConfigError(f"a mask must be one of {get_args(MaskKind)}; found '{self.kind}'.")
-        if not self.shares or not all(0 < share < 1 for share in self.shares):
+        if (
+            not isinstance(self.shares, Sequence)
+            or not self.shares
+            or not all(0 < share < 1 for share in self.shares)
+        ):
             raise ConfigError(f"masks need shares between 0 and 1; found {self.shares}.")
         if self.span < 1:
             raise ConfigError(f"masked stretches are at least 1 sample long; found {self.span}.")
         object.__setattr__(self, "shares", tuple(float(share) for share in self.shares))
+
+
+def check_masks(masks: Sequence[Mask], *, window: int, channels: int) -> None:
+    """Refuse blocks whose length rounds down to nothing: they would mask nothing, in silence.
+
+    Raises
+    ------
+    ConfigError
+        Says which share of how many channels or samples is less than one.
+    """
+    for mask in masks:
+        size, what = {
+            "neuron_block": (channels, "channels"),
+            "time_block": (window, "samples"),
+        }.get(mask.kind, (0, ""))
+        small = [share for share in mask.shares if size and int(size * share) == 0]
+        if small:
+            raise ConfigError(
+                f"a mask must cover something; {small[0]} of {size} {what} is less than one. Use a "
+                f"share of at least {1 / size:.3g}, or another kind of mask."
+            )
 
 
 def mask_factors(

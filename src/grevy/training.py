@@ -27,7 +27,7 @@ from .draws import Purpose, uniforms
 from .encoders import dropouts, encode, initial_weights
 from .errors import ConfigError, DivergedError
 from .losses import bits_above_chance, info_nce
-from .masks import mask_factors
+from .masks import check_masks, mask_factors
 from .model import (
     OptimiserState,
     Run,
@@ -336,6 +336,8 @@ def _prepare(
             f"train_on must hold one list of stretches a session, or one for all; found "
             f"{config.n_sessions} for {len(recordings)} sessions."
         )
+    for recording in recordings:
+        check_masks(config.masks, window=len(config.encoder.field), channels=recording.n_channels)
     spans = [_spans(recording, config, s) for s, recording in enumerate(recordings)]
     tables = prepare_sessions(recordings, config.pairs, config.encoder.field, spans)
     scaling = (
