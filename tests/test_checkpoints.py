@@ -102,7 +102,9 @@ def write(whole: Any, path: Path) -> Path:
         for name, part in parts.items():
             archive.writestr(
                 name,
-                part.replace(b"cgrevy.restricted\nOffset\n", b"ccebra.data.datatypes\nOffset\n"),
+                part.replace(
+                    b"cgrevy.restricted.makers\nOffset\n", b"ccebra.data.datatypes\nOffset\n"
+                ),
             )
     return path
 

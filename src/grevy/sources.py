@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .loading import load_data
+from .loading import array_shapes, load_data
 from .windows import Spans
 
 __all__ = ["Source", "read_source"]
@@ -156,13 +153,7 @@ def _header(path: Path) -> list[str]:
 
 def _only(path: Path, labels: Sequence[str]) -> str | None:
     """The one array of a file that can be activity; None lets the reader take the first."""
-    try:
-        shapes = _shapes(path)
-    except (
-        OSError, ValueError, AttributeError, TypeError, KeyError, EOFError, RuntimeError,
-        NotImplementedError, zipfile.BadZipFile, zlib.error,
-    ):  # fmt: skip
-        return None  # whatever is wrong with the file, the reader says it
+    shapes = array_shapes(path)
     tables = [k for k, s in shapes.items() if k not in labels and len(s) == 2 and 1 not in s]
     if len(tables) > 1:
         raise DataError(
@@ -170,23 +161,6 @@ def _only(path: Path, labels: Sequence[str]) -> str | None:
             f"(--activity NAME)."
         )
     return tables[0] if tables else None
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays of a file, by name; empty for formats that hold one."""
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return {k: file[k].shape for k in file.files}
-    if suffix == ".mat" and not h5py.is_hdf5(path):
-        from scipy.io import whosmat
-
-        return {name: tuple(shape) for name, shape, kind in whosmat(path) if kind != "cell"}
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:  # links are not followed: they may leave the file
-            own = [k for k in file if isinstance(file.get(k, getlink=True), h5py.HardLink)]
-            return {k: file[k].shape for k in own if isinstance(file[k], h5py.Dataset)}
-    return {}
 
 
 def _from_nwb(
