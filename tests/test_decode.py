@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -9,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from grevy.decode import (
     KNN,
     Target,
+    _top,
     circular_distance,
     decode_blocks,
     error,
@@ -93,6 +95,20 @@ def test_tuning_prefers_the_number_of_neighbours_that_the_noise_asks_for() -> No
     noisy = tune(x, Target(noisy_y, np.zeros(1)), np.arange(1200), groups)
     assert clean.k <= 3
     assert noisy.k >= 25
+
+
+@pytest.mark.parametrize(("n", "k"), [(400, 5), (1000, 25), (1003, 31), (997, 31), (64, 64)])
+def test_the_largest_are_found_among_the_best_groups(n: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(torch.seed() % 2**32)
+    similar = torch.randn(17, n, generator=generator)
+    similar[3, : n // 2] = -torch.inf
+    similar[4, k - 1 :] = -torch.inf  # fewer than k are left
+    values, place = _top(similar, k)
+    for row in range(17):
+        order = sorted(range(n), key=lambda j: -float(similar[row, j]))[:k]
+        assert values[row].tolist() == [float(similar[row, j]) for j in order]
+        found = place[row][~torch.isneginf(values[row])].tolist()
+        assert found == order[: len(found)]
 
 
 def test_k_must_fit() -> None:

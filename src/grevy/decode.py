@@ -34,7 +34,9 @@ __all__ = [
 Metric = Literal["cosine", "euclidean"]
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 _KS = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100)
-_PAIRS_AT_ONCE = 2**25  # similarities held at once: 128 MB in float32
+# Similarities held at once: 16 MB in float32 where caches matter, 256 MB where launches do.
+_PAIRS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
+_GROUP = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,14 +148,35 @@ def neighbours(
     if train_group is not None and query_group is not None:
         own = (torch.from_numpy(train_group).to(where), torch.from_numpy(query_group).to(where))
     found = torch.empty((len(b), k), dtype=torch.int64)
-    size = max(1, _PAIRS_AT_ONCE // len(a))
+    size = max(1, _PAIRS_AT_ONCE[where.type] // len(a))
     for i in range(0, len(b), size):
         similar = torch.addmm(bias, b[i : i + size], a.T)
         if own is not None:
             similar.masked_fill_(own[0][None, :] == own[1][i : i + size, None], -torch.inf)
-        top: tuple[Tensor, Tensor] = torch.topk(similar, k, dim=1)
-        found[i : i + size] = torch.where(torch.isneginf(top[0]), -1, top[1]).cpu()
+        values, place = _top(similar, k)
+        found[i : i + size] = torch.where(torch.isneginf(values), -1, place).cpu()
     return found.numpy()
+
+
+def _top(similar: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row and their places, largest first: what `torch.topk` finds.
+
+    Looking for them among all n is most of the work of decoding. The k largest lie in the k
+    groups of columns with the largest maxima, so they are looked for there: n + n / 16 + 16 k
+    numbers instead of a selection from n.
+    """
+    rows, n = similar.shape
+    groups = n // _GROUP
+    if groups < 2 * k:
+        values, place = torch.topk(similar, k, dim=1)
+        return values, place
+    whole = similar[:, : groups * _GROUP].view(rows, _GROUP, groups)  # column j is in group j % g
+    best = torch.topk(whole.amax(dim=1), k, dim=1, sorted=False)[1]
+    some = whole.gather(2, best[:, None].expand(-1, _GROUP, -1)).reshape(rows, -1)
+    candidates = torch.cat([some, similar[:, groups * _GROUP :]], dim=1)
+    values, at = torch.topk(candidates, k, dim=1)
+    column = (at // k) * groups + best.gather(1, at % k)
+    return values, torch.where(at < _GROUP * k, column, groups * _GROUP + at - _GROUP * k)
 
 
 def predictions(
