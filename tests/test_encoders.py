@@ -14,7 +14,6 @@ import twins
 from grevy.encoders import (
     ARCHITECTURES,
     EncoderSpec,
-    _Convolve,
     encode,
     initial_weights,
     layer_shapes,
@@ -105,26 +104,6 @@ def test_values_and_gradients_are_those_of_torch_layers(
             for k in range(len(spec.field)):
                 slow_x[o + k] += each[o, :, :, k]
         torch.testing.assert_close(grads[0][g], slow_x, rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize("kernel", [1, 2, 3])
-@pytest.mark.parametrize(("stride", "gap"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
-def test_the_gradient_of_the_convolution_by_finite_differences(
-    kernel: int, stride: int, gap: int
-) -> None:
-    generator = torch.Generator().manual_seed(kernel)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    x, weight, bias = random(2, 6, 3, 4), random(2, kernel, 4, 3), random(2, 3)
-    assert torch.autograd.gradcheck(_Convolve.apply, (x, weight, bias, stride, gap))
-    found = _Convolve.apply(x, weight, bias, stride, gap)
-    for g in range(2):
-        slow = torch.nn.functional.conv1d(
-            x[g].permute(1, 2, 0), weight[g].permute(2, 1, 0), bias[g], stride, dilation=gap
-        )
-        torch.testing.assert_close(found[g], slow.permute(2, 0, 1))
 
 
 def test_no_gradient_is_computed_for_activity() -> None:

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
-import grevy.training as training
+import grevy.stack as stack
 from grevy.errors import ConfigError, DataError, DivergedError, FormatError
 from grevy.estimator import CEBRA
 from grevy.windows import ReceptiveField
@@ -633,7 +633,7 @@ def test_an_interrupt_leaves_the_estimator_as_it_was(monkeypatch: pytest.MonkeyP
     def interrupt(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_loss", interrupt)
+    monkeypatch.setattr(stack, "_loss", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(data(50, 3))
     assert state(model) == before

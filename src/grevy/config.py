@@ -16,7 +16,17 @@ from .losses import Distance
 from .masks import Mask
 from .pairs import ClassPairs, HybridPairs, MixedPairs, Pairs, TimePairs, parts
 
-__all__ = ["Adam", "TrainConfig", "described", "latent_slices", "plain_number", "run_hash"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+__all__ = [
+    "Adam",
+    "Precision",
+    "TrainConfig",
+    "described",
+    "latent_slices",
+    "plain_number",
+    "run_hash",
+]
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,8 @@ class TrainConfig:
     batch_size : int or None
         References a step and session, each with one positive. None: all samples, every step.
     n_negatives : int or None
-        Negatives a step and session, shared by all references; None means as many as references.
+        Negatives a step and session, shared by all references. None: the other references where
+        each is drawn on its own (`block=1`), else as many as references.
     n_steps : int
     seed : int
         Weights, references, positives and negatives are pure functions of it.
@@ -74,6 +85,9 @@ class TrainConfig:
         Parts of the windows set to zero in training.
     scale : {"none", "zscore"}
         "zscore" centres and scales each channel by its mean and sd over `train_on`.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the numbers that products take; sums, weights, latents and losses are float32 always.
+        "auto": bfloat16 where the device multiplies it natively, else float32.
     train_on : tuple of (start, stop), or of such tuples for several sessions, or None
         Stretches of samples to train on, in order; None means every epoch. Windows and pairs
         cross neither their borders nor those of the epochs.
@@ -99,6 +113,7 @@ class TrainConfig:
     adam: Adam = field(default_factory=Adam)
     masks: tuple[Mask, ...] = ()
     scale: Literal["none", "zscore"] = "none"
+    precision: Precision = "auto"
     train_on: tuple[tuple[int, int], ...] | tuple[tuple[tuple[int, int], ...], ...] | None = None
     # A custom module cannot be described in words; pydantic takes it as the object it is.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
@@ -124,7 +139,11 @@ class TrainConfig:
             if isinstance(value, str) or not value > 0 or not np.isfinite(value):
                 raise ConfigError(f"{name} must be a positive number; found {value!r}.")
             object.__setattr__(self, name, float(value))
-        for name, allowed in (("scale", ("none", "zscore")), ("distance", get_args(Distance))):
+        for name, allowed in (
+            ("scale", ("none", "zscore")),
+            ("distance", get_args(Distance)),
+            ("precision", get_args(Precision)),
+        ):
             if getattr(self, name) not in allowed:
                 known = " or ".join(f"'{a}'" for a in allowed)
                 raise ConfigError(f"{name} must be {known}; found '{getattr(self, name)}'.")

@@ -75,12 +75,20 @@ class Draw:
     reference, negative : int64 tensors, shape (steps, B) and (steps, N)
     positives : tuple of int64 tensors, shape (steps, B)
         One entry, or (behaviour, time) for hybrid pairs.
+    others : bool
+        Whether the negatives are the references themselves, each but its own.
     """
 
     groups: tuple[Segments, ...]
     reference: Tensor
     positives: tuple[Tensor, ...]
     negative: Tensor
+    others: bool = False
+
+    @property
+    def n_negatives(self) -> int:
+        """How many negatives a reference has."""
+        return int(self.negative.shape[1]) - self.others
 
 
 class _Layout:
@@ -92,8 +100,13 @@ class _Layout:
 
     def add(self, start: Tensor, outputs: int, session: int) -> int:
         """Append a group; returns the place of its first entry."""
-        base = self.size
-        self.groups.append(Segments(start, outputs, session))
+        base, last = self.size, self.groups[-1] if self.groups else None
+        if last is not None and (last.outputs, outputs, last.session) == (1, 1, session):
+            # Single windows lie in the order of their segments: two groups are one long one.
+            start_of_both = torch.cat([last.start, start], dim=1)
+            self.groups[-1] = Segments(start_of_both, 1, session)
+        else:
+            self.groups.append(Segments(start, outputs, session))
         self.size += start.shape[1] * outputs
         return base
 
@@ -125,7 +138,9 @@ def draw(
         References a step and session, each with its positive. None: every anchor, in order
         (gradient descent on all samples), which then are the negatives too.
     n_negatives : int or None
-        Negatives a step and session; None means as many as references.
+        Negatives a step and session, drawn for themselves. None: where references are drawn one by
+        one, the other references, which are as independent of a reference and of the same
+        distribution and cost nothing; else as many as references, drawn.
     block : int
         Neighbouring centres drawn together; 1 draws each on its own.
     apart : bool
@@ -146,6 +161,8 @@ def draw(
         )
     layout = _Layout()
     chosen, references, timely, negatives = [], [], [], []
+    everyone = batch is None and n_negatives is None
+    others = n_negatives is None and batch not in (None, 1) and not apart and (single or block == 1)
     for s, table in enumerate(tables):
         width = 1 if single or apart else min(block, batch or block, len(table.anchors))
         places, at = _lay_references(layout, table, time, seed, steps, batch, width, s, apart)
@@ -158,7 +175,7 @@ def draw(
     if time is not None:
         positives.append(torch.cat(timely, dim=1))
     for s, table in enumerate(tables):
-        if batch is None and n_negatives is None:
+        if everyone or others:
             negatives.append(references[s])
             continue
         n = n_negatives or batch or len(table.anchors)
@@ -171,6 +188,7 @@ def draw(
         torch.cat(references, dim=1),
         tuple(positives),
         torch.cat(negatives, dim=1),
+        others,
     )
 
 
@@ -196,8 +214,8 @@ def _lay_references(
     else:
         places = _choose(table, seed, Purpose.REFERENCE + SESSION * session, steps, batch, block)
     reach = max(time.offsets) if time else 0
-    # Further apart than a block and its window, the samples between are not worth embedding.
-    together = not apart and reach <= block + len(table.field) - 1
+    # One long segment has o + reach outputs, two have 2 o; each costs about half a window more.
+    together = not apart and reach <= block + (len(table.field) - 1) // 2
     places, start, flat = _segments(table, places, block, ordered=batch is None)
     width = start.shape[1]
     reference = flat + layout.add(start, block + (reach if together else 0), session)

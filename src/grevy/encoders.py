@@ -11,17 +11,19 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, hardtanh, normalize, pad
+from torch.nn.functional import gelu, hardtanh, normalize
 
 from .architectures import ARCHITECTURES, Architecture, Layer
 from .custom import ModuleSpec, encode_windows, module_spec, module_weights
 from .draws import Purpose, uniforms
 from .errors import ConfigError, DataError, FormatError
+from .layers import crop
+from .layers import layer as apply
 from .windows import ReceptiveField
 
 __all__ = [
@@ -200,52 +202,6 @@ def initial_weights(
     return weights
 
 
-class _Convolve(torch.autograd.Function):
-    """Convolution along time as one matrix product a tap, with gradients that are products too.
-
-    x (G, S, n, C), weight (G, k, C, H), bias (G, H) -> (G, S', n, H), where outputs are `stride`
-    samples apart and taps `gap` samples: S' = (S - (k - 1) gap - 1) // stride + 1.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, gap: int = 1
-    ) -> Tensor:
-        runs, _, n, channels = x.shape
-        slices = _taps(x.shape[1], weight.shape[1], stride, gap)
-        left = len(range(*slices[0].indices(x.shape[1])))
-        out = bias[:, None].expand(-1, left * n, -1)
-        for tap, rows in enumerate(slices):
-            out = torch.baddbmm(out, x[:, rows].reshape(runs, left * n, channels), weight[:, tap])
-        ctx.save_for_backward(x, weight)
-        ctx.slices = slices
-        return out.view(runs, left, n, -1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        runs, left, n, _ = gradients[0].shape
-        grad = gradients[0].reshape(runs, left * n, -1)
-        taps = [
-            x[:, rows].reshape(runs, left * n, x.shape[3]).transpose(1, 2) for rows in ctx.slices
-        ]
-        grad_weight = torch.stack([torch.bmm(tap, grad) for tap in taps], dim=1)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = torch.zeros_like(x)
-            for tap, rows in enumerate(ctx.slices):
-                part = grad_x[:, rows]
-                part += torch.bmm(grad, weight[:, tap].transpose(1, 2)).view_as(part)
-        return grad_x, grad_weight, grad.sum(dim=1), None, None
-
-
-def _taps(time: int, kernel: int, stride: int, gap: int) -> list[slice]:
-    """The samples that each tap of a kernel meets."""
-    last = time - (kernel - 1) * gap - 1
-    reach = last - last % stride + 1
-    return [slice(tap * gap, tap * gap + reach, stride) for tap in range(kernel)]
-
-
 def encode(
     spec: AnyEncoder,
     weights: Sequence[Tensor],
@@ -299,28 +255,23 @@ def encode(
         stride, gap = (1, spread) if dense else (layer.stride, 1)
         fed = h
         if kept is not None and layer.drop_input:
-            fed = h * next(masks)[:, None]
-        y: Tensor = _Convolve.apply(fed, weight, bias, stride, gap)  # type: ignore[no-untyped-call]
-        if kept is not None and layer.drop_output:
-            y = y * next(masks)[:, None]
-        if layer.skip == "inner":
-            y = y + _crop(h, y, layer.kernel, gap)
-        if layer.gelu:
-            y = gelu(y)
-        if layer.skip == "outer":
-            y = y + _crop(h, y, layer.kernel, gap)
+            fed = h * next(masks)[:, None].to(h.dtype)
+        if fed is h and (kept is None or not layer.drop_output):
+            y = apply(h, weight, bias, stride=stride, gap=gap, skip=layer.skip, bend=layer.gelu)
+        else:
+            y = apply(fed, weight, bias, stride=stride, gap=gap)
+            if layer.drop_output:
+                y = y * next(masks)[:, None].to(y.dtype)
+            if layer.skip == "inner":
+                y = y + crop(h, y, layer.kernel, gap)
+            if layer.gelu:
+                y = gelu(y)
+            if layer.skip == "outer":
+                y = y + crop(h, y, layer.kernel, gap)
         if layer.mean:
             y = torch.cat([y, h[:, ::stride][:, : y.shape[1]]], dim=-1)
         h, spread = y, spread * layer.stride
-    return _finish(ARCHITECTURES[spec.architecture], h)
-
-
-def _crop(x: Tensor, like: Tensor, kernel: int, gap: int) -> Tensor:
-    """What a skip adds: x at the middle taps, with as many channels as the output has."""
-    begin = (kernel - 1) // 2 * gap
-    x = x[:, begin : begin + like.shape[1]]
-    more = like.shape[-1] - x.shape[-1]
-    return pad(x, (0, more)) if more else x
+    return _finish(ARCHITECTURES[spec.architecture], h.float() if h.dtype == torch.bfloat16 else h)
 
 
 def _finish(architecture: Architecture, h: Tensor) -> Tensor:

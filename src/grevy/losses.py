@@ -33,6 +33,7 @@ def info_nce(
     *,
     temperature: float | Tensor = 1.0,
     distance: Distance = "cosine",
+    others: bool = False,
 ) -> InfoNCE:
     """Contrastive loss of embedded references, their positives, and shared negatives.
 
@@ -51,6 +52,8 @@ def info_nce(
     negative : tensor, shape (..., N, D)
     temperature : float or tensor, shape (...)
     distance : {"cosine", "euclidean"}
+    others : bool
+        Leave the n-th negative out for the n-th reference: the negatives are the references.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def info_nce(
     sharpness = (1 / given).expand(reference.shape[:-2])[..., None]
     if distance == "cosine":
         pos = -(sharpness * (reference * positive).sum(-1)).mean(-1)
-        neg = _mean_log_sum_exp(sharpness[..., None] * reference, negative, None)
+        neg = _mean_log_sum_exp(sharpness[..., None] * reference, negative, None, others)
     else:
         # -|r - n|^2 = 2 r.n - |n|^2 - |r|^2 about a common centre, so that little cancels.
         centre = negative.mean(dim=-2, keepdim=True).detach()
@@ -75,7 +78,7 @@ def info_nce(
         pos = (sharpness * (reference - positive).square().sum(-1)).mean(-1)
         far = -sharpness * n.square().sum(-1)
         near = (sharpness * r.square().sum(-1)).mean(-1)
-        neg = _mean_log_sum_exp(2 * sharpness[..., None] * r, n, far) - near
+        neg = _mean_log_sum_exp(2 * sharpness[..., None] * r, n, far, others) - near
     return InfoNCE(pos, neg, pos + neg)
 
 
@@ -86,12 +89,13 @@ _ROOM = 2**22
 class _MeanLogSumExp(torch.autograd.Function):
     """Mean over i of log sum_n exp(a_i . b_n + c_n), with its gradient found in the same pass.
 
-    a (G, B, D), b (G, N, D), c (G, N) or None -> (G,). The softmax weights that the gradient
+    a (G, B, D), b (G, N, D), c (G, N) or None -> (G,). With `others` the sum of row i leaves b_i
+    out. The softmax weights that the gradient
     needs are at hand while the sum is taken, and are then forgotten.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor | None, others: bool) -> Tensor:
         runs, n_rows, _ = a.shape
         rows = max(1, _ROOM // max(1, runs * b.shape[1]))
         needed = any(ctx.needs_input_grad)
@@ -104,6 +108,8 @@ class _MeanLogSumExp(torch.autograd.Function):
                 x = torch.bmm(some, b.transpose(1, 2))
             else:
                 x = torch.baddbmm(c[:, None], some, b.transpose(1, 2))
+            if others:
+                x.diagonal(offset=i, dim1=1, dim2=2).fill_(-torch.inf)
             top = x.amax(dim=-1, keepdim=True)
             x = x.sub_(top).exp_()
             total = x.sum(dim=-1, keepdim=True)
@@ -118,23 +124,25 @@ class _MeanLogSumExp(torch.autograd.Function):
         return values.mean(dim=-1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         to_a, to_b, to_c = ctx.saved_tensors
         run = gradients[0]
         return (
             to_a * run[:, None, None],
             to_b * run[:, None, None],
             None if to_c is None else to_c * run[:, None],
+            None,
         )
 
 
-def _mean_log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+def _mean_log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None, others: bool) -> Tensor:
     """`_MeanLogSumExp` for any leading axes."""
     lead = a.shape[:-2]
     flat = _MeanLogSumExp.apply(  # type: ignore[no-untyped-call]
         a.reshape(-1, *a.shape[-2:]),
         b.expand(*lead, *b.shape[-2:]).reshape(-1, *b.shape[-2:]),
         None if c is None else c.reshape(-1, c.shape[-1]),
+        others,
     )
     return flat.reshape(lead)  # type: ignore[no-any-return]
 
