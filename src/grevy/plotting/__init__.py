@@ -6,5 +6,5 @@
     embeddings.py   samples as points             interactive.py   the same, drawn by plotly
     consistency.py  scores as a matrix            canvas.py        where it is drawn, and colours
 
-The figures of a run's report are in `plots` and `figures`.
+The figures of a run's report are in `report/`.
 """
