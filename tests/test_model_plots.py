@@ -16,9 +16,10 @@ import pytest
 from matplotlib.colors import to_hex, to_rgba
 from sklearn.exceptions import NotFittedError
 
-from grevy import canvas, model_plots
 from grevy.errors import ConfigError, DataError
-from grevy.model_plots import (
+from grevy.plotting import canvas
+from grevy.plotting import models as model_plots
+from grevy.plotting.models import (
     compare_models,
     plot,
     plot_consistency,
@@ -71,7 +72,7 @@ def rng():
 @pytest.fixture
 def interactive():
     pytest.importorskip("plotly")
-    from grevy.interactive import plot_embedding_interactive
+    from grevy.plotting.interactive import plot_embedding_interactive
 
     return plot_embedding_interactive
 
@@ -165,7 +166,7 @@ def test_where_cebra_fails():
 
 
 def test_no_torch_is_imported():
-    code = "import sys, grevy.model_plots; print('torch' in sys.modules)"
+    code = "import sys, grevy.plotting.models; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

@@ -317,7 +317,7 @@ def search(
     """
     import warnings
 
-    from .grid_search import GridSearch
+    from .grid.search import GridSearch
 
     source = _source(file, activity, labels, label_file, units, bin_s)
     params: dict[str, Any] = {

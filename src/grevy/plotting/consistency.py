@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, to_rgb
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import ConfigError, DataError
 from .canvas import array, canvas, colormap
-from .errors import ConfigError, DataError
 
 __all__ = ["plot_consistency"]
 
