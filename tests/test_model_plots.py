@@ -613,7 +613,8 @@ def test_half_of_the_pairs_fill_half_of_the_matrix():
 
 
 def test_numbers_can_be_read_in_every_cell():
-    ax = plot_consistency([0.0, 1.0], [("a", "b"), ("b", "a")], ["a", "b"], vmin=0, vmax=100)
+    ax = plot_consistency([0.0, 1.0], [("a", "b"), ("b", "a")], ["a", "b"])
+    assert ax.images[0].get_clim() == (0, 100)
     assert texts(ax)[0, 1].get_color() == "black"
     assert texts(ax)[1, 0].get_color() == "white"
     red = plot_consistency([0.0, 1.0], [("a", "b"), ("b", "a")], text_color="red", vmin=0, vmax=100)
