@@ -14,7 +14,7 @@ NAMES = [(module, name) for module, names in MODULES.items() for name in names]
 
 @pytest.mark.parametrize(("module", "name"), NAMES)
 def test_both_ways_lead_to_grevys_own(module: str, name: str) -> None:
-    home, _, other = MODULES[module][name].partition(".")
+    home, _, other = MODULES[module][name].partition(":")
     own = getattr(import_module(f"grevy.{home}"), other or name)
     by_attribute: object = grevy
     for part in [*module.split("."), name]:

@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression
 
 from grevy.consistency import align_embeddings, consistency_score
 from grevy.errors import ConfigError, DataError
-from grevy.model_plots import plot_consistency
+from grevy.plotting.models import plot_consistency
 from grevy.procrustes import OrthogonalProcrustesAlignment, ensemble_embeddings
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from grevy import pipeline
 from grevy.movie_session import openscope
-from grevy.saved import load_results
-from grevy.wording import ranking
+from grevy.report.saved import load_results
+from grevy.report.wording import ranking
 
 
 @pytest.mark.slow

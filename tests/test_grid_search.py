@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from grevy.grid_search import GridSearch
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
-import grevy.grid_jobs as module
+import grevy.grid.jobs as module
 from grevy.errors import ConfigError, DataError, DivergedError, FormatError
 from grevy.estimator import CEBRA
-from grevy.grid_search import GridSearch
 from grevy.model import held_out_bits
 from grevy.training import train
 from grevy.windows import ReceptiveField

@@ -53,6 +53,19 @@ def test_fit_and_embed_are_the_estimator(data: Path, capsys: pytest.CaptureFixtu
     assert _run(capsys, "embed", "data.safetensors", data)[1].strip() == "data-embedding.npy"
 
 
+def test_a_model_tells_its_activity_from_a_label_table(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = dict(np.load(data))
+    arrays["pos"] = np.column_stack([arrays["pos"], -arrays["pos"]])
+    np.savez("two.npz", **arrays)
+    assert _run(capsys, "fit", "two.npz", "--labels", "pos", *SMALL)[0] == 0
+    assert _run(capsys, "embed", "two.safetensors", "two.npz")[0] == 0
+    code, _, said = _run(capsys, "embed", "two.safetensors", "two.npz", "--session", 3)
+    assert code == 2
+    assert "sessions" in said
+
+
 def test_decode_says_what_the_encoder_saw(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arrays = dict(np.load(data))
     _run(capsys, "fit", data, *SMALL, "--out", "m.safetensors")

@@ -16,9 +16,10 @@ import pytest
 from matplotlib.colors import to_hex, to_rgba
 from sklearn.exceptions import NotFittedError
 
-from grevy import canvas, model_plots
 from grevy.errors import ConfigError, DataError
-from grevy.model_plots import (
+from grevy.plotting import canvas
+from grevy.plotting import models as model_plots
+from grevy.plotting.models import (
     compare_models,
     plot,
     plot_consistency,
@@ -71,7 +72,7 @@ def rng():
 @pytest.fixture
 def interactive():
     pytest.importorskip("plotly")
-    from grevy.interactive import plot_embedding_interactive
+    from grevy.plotting.interactive import plot_embedding_interactive
 
     return plot_embedding_interactive
 
@@ -165,7 +166,7 @@ def test_where_cebra_fails():
 
 
 def test_no_torch_is_imported():
-    code = "import sys, grevy.model_plots; print('torch' in sys.modules)"
+    code = "import sys, grevy.plotting.models; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
@@ -612,7 +613,8 @@ def test_half_of_the_pairs_fill_half_of_the_matrix():
 
 
 def test_numbers_can_be_read_in_every_cell():
-    ax = plot_consistency([0.0, 1.0], [("a", "b"), ("b", "a")], ["a", "b"], vmin=0, vmax=100)
+    ax = plot_consistency([0.0, 1.0], [("a", "b"), ("b", "a")], ["a", "b"])
+    assert ax.images[0].get_clim() == (0, 100)
     assert texts(ax)[0, 1].get_color() == "black"
     assert texts(ax)[1, 0].get_color() == "white"
     red = plot_consistency([0.0, 1.0], [("a", "b"), ("b", "a")], text_color="red", vmin=0, vmax=100)

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsRegressor
 
-from grevy import pipeline, saved, store
+from grevy import pipeline, store
 from grevy.cli import main
 from grevy.errors import ConfigError, LockedError
 from grevy.nwb import write_openscope
 from grevy.recording import Label, make_recording
+from grevy.report import saved
 from grevy.settings import load_toml, read_config
 from grevy.synthetic import as_recording, openscope
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import fake_results as fake
-from grevy import figures, plots
+from grevy.report import figures, plots
 from grevy.results import Candidate, Difference, History, LabelTrace, Score
 
 DPI = 40
@@ -220,5 +220,8 @@ def test_a_circular_trace_breaks_where_it_goes_around():
 
 
 def test_plots_load_no_torch():
-    code = "import sys, grevy.plots, grevy.figures, grevy.report; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from grevy.report import figures, page, plots; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

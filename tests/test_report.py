@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 import fake_results as fake
-from grevy import figures, report, saved
 from grevy.errors import FormatError
+from grevy.report import figures, saved
+from grevy.report import page as report
 from grevy.results import EmbeddingArrays, Results
 
 DPI = 40

@@ -71,7 +71,11 @@ def test_a_users_error_is_one_sentence_and_exit_code_2(
 
 
 def test_no_public_name_is_also_a_module() -> None:
-    modules = {p.stem for p in (ROOT / "src" / "grevy").glob("*.py")} - {"__init__"}
+    files = [
+        *(ROOT / "src" / "grevy").glob("*.py"),
+        *(ROOT / "src" / "grevy").glob("*/__init__.py"),
+    ]
+    modules = {p.parent.stem if p.stem == "__init__" else p.stem for p in files}
     assert not modules & set(grevy.__all__), "importing the module would hide the name"
 
 

@@ -6,9 +6,9 @@ import pytest
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
+from grevy.report.wording import cautions, headline, methods, ranking
 from grevy.results import Difference, Score, SessionSummary
 from grevy.splits import Plan
-from grevy.wording import cautions, headline, methods, ranking
 
 
 def score(

@@ -36,12 +36,15 @@ if TYPE_CHECKING:
         UnsafeFileError,
     )
     from .estimator import CEBRA
-    from .interactive import plot_embedding_interactive
     from .loading import load_data, load_deeplabcut
     from .losses import InfoNCE, info_nce
     from .masks import Mask
     from .model import Embedding, Run, embed, held_out_bits
-    from .model_plots import (
+    from .nwb import describe, read
+    from .pairs import ClassPairs, DeltaPairs, HybridPairs, MixedPairs, NearPairs, TimePairs
+    from .pipeline import run
+    from .plotting.interactive import plot_embedding_interactive
+    from .plotting.models import (
         compare_models,
         plot,
         plot_consistency,
@@ -50,9 +53,6 @@ if TYPE_CHECKING:
         plot_overview,
         plot_temperature,
     )
-    from .nwb import describe, read
-    from .pairs import ClassPairs, DeltaPairs, HybridPairs, MixedPairs, NearPairs, TimePairs
-    from .pipeline import run
     from .recording import Label, Recording, StimulusTrack, make_recording
     from .settings import RunConfig
     from .store import load, save
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("grid_search", "metrics")
+_SUBMODULES = ("metrics",)
 """Modules that notebooks reach as attributes, without importing them."""
 
 _HOME = {
@@ -94,7 +94,7 @@ _HOME = {
     "TrainConfig": "config",
     "UnsafeFileError": "errors",
     "adapt": "training",
-    "compare_models": "model_plots",
+    "compare_models": "plotting.models",
     "describe": "nwb",
     "embed": "model",
     "held_out_bits": "model",
@@ -103,13 +103,13 @@ _HOME = {
     "load_data": "loading",
     "load_deeplabcut": "loading",
     "make_recording": "recording",
-    "plot": "model_plots",
-    "plot_consistency": "model_plots",
-    "plot_embedding": "model_plots",
-    "plot_embedding_interactive": "interactive",
-    "plot_loss": "model_plots",
-    "plot_overview": "model_plots",
-    "plot_temperature": "model_plots",
+    "plot": "plotting.models",
+    "plot_consistency": "plotting.models",
+    "plot_embedding": "plotting.models",
+    "plot_embedding_interactive": "plotting.interactive",
+    "plot_loss": "plotting.models",
+    "plot_overview": "plotting.models",
+    "plot_temperature": "plotting.models",
     "read": "nwb",
     "resume": "training",
     "run": "pipeline",

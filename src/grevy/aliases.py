@@ -31,36 +31,37 @@ _HELPER = {
 }
 _DECODERS = {"KNNDecoder": "decoders", "L1LinearRegressor": "decoders"}
 _PLOTS = {
-    "compare_models": "model_plots",
-    "plot": "model_plots",
-    "plot_consistency": "model_plots",
-    "plot_embedding": "model_plots",
-    "plot_loss": "model_plots",
-    "plot_overview": "model_plots",
-    "plot_temperature": "model_plots",
+    "compare_models": "plotting.models",
+    "plot": "plotting.models",
+    "plot_consistency": "plotting.models",
+    "plot_embedding": "plotting.models",
+    "plot_loss": "plotting.models",
+    "plot_overview": "plotting.models",
+    "plot_temperature": "plotting.models",
 }
 
 MODULES: dict[str, dict[str, str]] = {
     "data": {},
     "data.helper": _HELPER,
-    "data.load": {"load": "loading.load_data", "load_data": "loading"},
+    "data.load": {"load": "loading:load_data", "load_data": "loading"},
+    "grid_search": {"GridSearch": "grid.search"},
     "integrations": {},
     "integrations.deeplabcut": {"load_deeplabcut": "loading"},
     "integrations.matplotlib": _PLOTS,
-    "integrations.plotly": {"plot_embedding_interactive": "interactive"},
+    "integrations.plotly": {"plot_embedding_interactive": "plotting.interactive"},
     "integrations.sklearn": {},
     "integrations.sklearn.cebra": {"CEBRA": "estimator"},
     "integrations.sklearn.decoder": _DECODERS,
     "integrations.sklearn.helpers": {"align_embeddings": "consistency"},
     "integrations.sklearn.metrics": _METRICS,
-    "models": {"get_options": "architectures.get_options"},
+    "models": {"get_options": "architectures:get_options"},
     "sklearn": {"CEBRA": "estimator"},
     "sklearn.cebra": {"CEBRA": "estimator"},
     "sklearn.decoder": _DECODERS,
     "sklearn.helpers": {"align_embeddings": "consistency"},
     "sklearn.metrics": _METRICS,
 }
-"""Dotted name below `grevy`, and for each of its names the module, or module.name, it lives in."""
+"""Dotted name below `grevy`, and for each of its names the module, or module:name, it lives in."""
 
 
 class _Aliases(MetaPathFinder, Loader):
@@ -86,7 +87,7 @@ class _Aliases(MetaPathFinder, Loader):
 
         def find(name: str) -> Any:
             if name in names:
-                home, _, other = names[name].partition(".")
+                home, _, other = names[name].partition(":")
                 value = getattr(import_module(f".{home}", __package__), other or name)
             elif name in children:
                 value = import_module(f"{module.__name__}.{name}")

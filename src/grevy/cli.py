@@ -205,7 +205,7 @@ def _narrate() -> None:
 
 
 def _summary(folder: Path) -> str:
-    from .saved import load_results
+    from .report.saved import load_results
 
     results, _ = load_results(folder)
     lines = [f"- {line}" for line in results.headline]
@@ -292,8 +292,8 @@ def report(folder: Path, /) -> None:
     folder
         Folder of the run.
     """
-    from .report import write_report
-    from .saved import load_results
+    from .report.page import write_report
+    from .report.saved import load_results
 
     results, embedding = load_results(folder)
     print(write_report(folder, results, embedding))

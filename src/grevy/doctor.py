@@ -13,7 +13,7 @@ from .encoders import EncoderSpec
 from .model import held_out_bits
 from .pairs import TimePairs
 from .recording import make_recording
-from .summary import versions
+from .report.summary import versions
 from .training import train
 
 __all__ = ["examine"]

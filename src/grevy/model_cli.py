@@ -180,8 +180,10 @@ def embed(
     from .atomic import write_atomic
     from .estimator import CEBRA
 
-    source = _source(file, activity, labels, None, units, bin_s)
-    values = CEBRA.load(model).transform(source.activity, session_id=session)
+    fitted = CEBRA.load(model)
+    n_channels = _channels(fitted, session)
+    source = _source(file, activity, labels, None, units, bin_s, n_channels)
+    values = fitted.transform(source.activity, session_id=session)
     path = out or Path(f"{file.stem}-embedding.npy")
     if path.suffix not in (".npy", ".npz", ".csv"):
         raise ConfigError(f"an embedding is written as .npy, .npz or .csv; found '{path.suffix}'.")
@@ -243,8 +245,9 @@ def decode(
     from .decode import Target, decode_blocks
     from .estimator import CEBRA
 
-    source = _source(file, activity, labels, label_file, units, bin_s)
     fitted = CEBRA.load(model)
+    n_channels = _channels(fitted, session)
+    source = _source(file, activity, labels, label_file, units, bin_s, n_channels)
     if fitted.run_.config.encoder.factor > 1:
         raise ConfigError("a model that resamples time has no row for every sample to decode from.")
     z = fitted.set_params(pad_before_transform=True).transform(source.activity, session_id=session)
@@ -317,7 +320,7 @@ def search(
     """
     import warnings
 
-    from .grid_search import GridSearch
+    from .grid.search import GridSearch
 
     source = _source(file, activity, labels, label_file, units, bin_s)
     params: dict[str, Any] = {
@@ -374,6 +377,7 @@ def _source(
     label_file: Path | None,
     units: str | None,
     bin_s: float | None,
+    n_channels: int | None = None,
 ) -> Any:
     from .sources import read_source
 
@@ -384,7 +388,16 @@ def _source(
         label_file=label_file,
         units=units,
         bin_s=bin_s,
+        n_channels=n_channels,
     )
+
+
+def _channels(model: Any, session: int | None) -> int:
+    """Columns of the activity that a model takes."""
+    sessions, which = model.run_.sessions, session or 0
+    if not 0 <= which < len(sessions):
+        raise ConfigError(f"the model has sessions 0 to {len(sessions) - 1}; found {which}.")
+    return int(sessions[which].n_channels)
 
 
 def _reach(model: Any) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import nwb, report, saved, store
+from . import nwb, store
 from .atomic import write_atomic
 from .config import TrainConfig, run_hash
 from .errors import ConfigError, FormatError, LockedError
@@ -34,6 +34,9 @@ from .evaluate import (
 )
 from .model import Run, choose_device, fingerprint
 from .recording import Label, Recording
+from .report import saved
+from .report.page import write_report
+from .report.summary import Answer, embedding_arrays, gather
 from .results import Candidate
 from .search import choose, expand, with_spans
 from .settings import (
@@ -48,7 +51,6 @@ from .settings import (
     to_toml,
 )
 from .splits import Plan, block_plan, memory, repeat_plan, training_spans
-from .summary import Answer, embedding_arrays, gather
 from .synthetic import openscope
 from .training import Progress, train
 
@@ -253,7 +255,7 @@ def run_recording(
         )
         store.save(final, out / "model.safetensors")
         saved.save_results(out, results, embedding)
-        path = report.write_report(out, results, embedding)
+        path = write_report(out, results, embedding)
         clock.say("finished", {"report": str(path)})
     return path
 

@@ -51,6 +51,7 @@ def read_source(
     label_file: str | Path | None = None,
     units: str | None = None,
     bin_s: float | None = None,
+    n_channels: int | None = None,
 ) -> Source:
     """Read activity and the named labels.
 
@@ -68,6 +69,8 @@ def read_source(
         A file with the label, for formats that hold a single array; of a csv the named columns.
     units, bin_s
         As in `grevy.read`, for spikes.
+    n_channels : int, optional
+        How many columns the activity has, where a model is at hand: it may tell arrays apart.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def read_source(
         x = load_data(path, columns=rest) if columns else load_data(path)
         found = [_column(path, name) for name in labels]
     else:
-        x = load_data(path, key=_only(path, labels) if activity is None else activity)
+        x = load_data(path, key=_only(path, labels, n_channels) if activity is None else activity)
         if label_file is None:
             found = [load_data(path, key=name) for name in labels]
     names = tuple(labels)
@@ -151,10 +154,12 @@ def _header(path: Path) -> list[str]:
     return []
 
 
-def _only(path: Path, labels: Sequence[str]) -> str | None:
+def _only(path: Path, labels: Sequence[str], n_channels: int | None) -> str | None:
     """The one array of a file that can be activity; None lets the reader take the first."""
     shapes = array_shapes(path)
     tables = [k for k, s in shapes.items() if k not in labels and len(s) == 2 and 1 not in s]
+    fitting = [k for k in tables if shapes[k][1] == n_channels]
+    tables = fitting or tables
     if len(tables) > 1:
         raise DataError(
             f"{path} holds several arrays that could be activity: {', '.join(tables)}. Say which "

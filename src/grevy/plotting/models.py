@@ -28,10 +28,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 
+from ..errors import ConfigError, DataError
 from .canvas import array, canvas, colormap
-from .consistency_plot import plot_consistency
-from .embedding_plots import latents, plot_embedding
-from .errors import ConfigError, DataError
+from .consistency import plot_consistency
+from .embeddings import latents, plot_embedding
 
 __all__ = [
     "compare_models",

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from ..results import Confusion, EmbeddingArrays, LabelTrace, Results, Score
 from . import plots
-from .results import Confusion, EmbeddingArrays, LabelTrace, Results, Score
 
 __all__ = ["Picture", "Shown", "draw", "main_metric", "ranked", "show"]
 

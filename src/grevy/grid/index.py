@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from .atomic import write_atomic
-from .errors import FormatError
+from ..atomic import write_atomic
+from ..errors import FormatError
 
 __all__ = [
     "INDEX",

@@ -20,9 +20,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from ..results import Difference, EmbeddingArrays, Results, Score
 from .figures import Picture, Shown, draw, main_metric, ranked, show
 from .plots import NO_STIMULUS, stimulus_colours
-from .results import Difference, EmbeddingArrays, Results, Score
 from .saved import write_whole
 
 __all__ = ["write_report"]

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import __version__, wording
-from .encoders import EncoderSpec
-from .evaluate import EMBEDDING, Predicted, Problem, confusion, differences, scores
-from .losses import bits_above_chance
-from .model import Run, choose_device, embed
-from .pairs import HybridPairs
-from .recording import Recording, findings
-from .results import (
+from .. import __version__
+from ..encoders import EncoderSpec
+from ..evaluate import EMBEDDING, Predicted, Problem, confusion, differences, scores
+from ..losses import bits_above_chance
+from ..model import Run, choose_device, embed
+from ..pairs import HybridPairs
+from ..recording import Recording, findings
+from ..results import (
     Candidate,
     EmbeddingArrays,
     History,
@@ -30,9 +30,10 @@ from .results import (
     SessionSummary,
     StimulusSummary,
 )
-from .settings import RunConfig
-from .splits import Plan
-from .stimulus import fixed_order, remarks
+from ..settings import RunConfig
+from ..splits import Plan
+from ..stimulus import fixed_order, remarks
+from . import wording
 
 __all__ = ["Answer", "embedding_arrays", "gather", "versions"]
 

@@ -11,8 +11,8 @@ from matplotlib.colors import Colormap, is_color_like, to_rgba_array
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import ConfigError, DataError
 from .canvas import array, canvas, colormap
-from .errors import ConfigError, DataError
 
 __all__ = ["UNLABELLED", "colours", "latents", "plot_embedding", "vector"]
 

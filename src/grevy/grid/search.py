@@ -23,14 +23,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .embedding_plots import latents, plot_embedding
-from .errors import ConfigError, DivergedError, FormatError
-from .estimator import CEBRA
-from .grid_index import INDEX, Grid, Point, file_of, from_json, read, swept_of, write
-from .grid_jobs import jobs_of, models_of, progress, split, still_there, train_jobs, unpacked
-from .inputs import is_sessions
-from .model_plots import compare_models
-from .parameters import seed_of
+from ..errors import ConfigError, DivergedError, FormatError
+from ..estimator import CEBRA
+from ..inputs import is_sessions
+from ..parameters import seed_of
+from ..plotting.embeddings import latents, plot_embedding
+from ..plotting.models import compare_models
+from .index import INDEX, Grid, Point, file_of, from_json, read, swept_of, write
+from .jobs import jobs_of, models_of, progress, split, still_there, train_jobs, unpacked
 
 __all__ = ["GridSearch"]
 

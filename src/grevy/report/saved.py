@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from .atomic import write_atomic
-from .errors import FormatError
-from .results import EmbeddingArrays, Results, Score
+from ..atomic import write_atomic
+from ..errors import FormatError
+from ..results import EmbeddingArrays, Results, Score
 
 __all__ = ["load_results", "save_results", "write_whole"]
 

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from matplotlib.colors import Colormap, to_hex
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import ConfigError
 from .canvas import colormap
-from .embedding_plots import UNLABELLED, colours, latents, vector
-from .errors import ConfigError
+from .embeddings import UNLABELLED, colours, latents, vector
 
 __all__ = ["plot_embedding_interactive"]
 

@@ -14,13 +14,12 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from tqdm import tqdm
 
-from .config import TrainConfig, run_hash
-from .errors import ConfigError, DataError, DivergedError, FormatError
-from .estimator import CEBRA
-from .grid_index import Point, file_of, module_digest, to_json, word
-from .inputs import Sessions
-from .model import Run, choose_device, fingerprint, held_out_bits
-from .pairs import (
+from ..config import TrainConfig, run_hash
+from ..errors import ConfigError, DataError, DivergedError, FormatError
+from ..estimator import CEBRA
+from ..inputs import Sessions
+from ..model import Run, choose_device, fingerprint, held_out_bits
+from ..pairs import (
     ClassPairs,
     DeltaPairs,
     HybridPairs,
@@ -31,9 +30,10 @@ from .pairs import (
     parts,
     prepare_sessions,
 )
-from .parameters import encoder_of, seed_of, train_config
-from .training import Progress, train
-from .windows import Spans, keep, without
+from ..parameters import encoder_of, seed_of, train_config
+from ..training import Progress, train
+from ..windows import Spans, keep, without
+from .index import Point, file_of, module_digest, to_json, word
 
 __all__ = [
     "N_FOLDS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .config import TrainConfig
-from .encoders import EncoderSpec
-from .pairs import (
+from ..config import TrainConfig
+from ..encoders import EncoderSpec
+from ..pairs import (
     ClassPairs,
     DeltaPairs,
     HybridPairs,
@@ -17,8 +17,8 @@ from .pairs import (
     Pairs,
     TimePairs,
 )
-from .results import Candidate, Difference, Score, SessionSummary
-from .splits import Plan
+from ..results import Candidate, Difference, Score, SessionSummary
+from ..splits import Plan
 
 __all__ = ["bits_warning", "cautions", "headline", "methods", "ranking"]
 

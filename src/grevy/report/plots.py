@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize, to_rgb
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from numpy.typing import ArrayLike, NDArray
 
-from .results import Candidate, Confusion, Difference, History, LabelTrace, Presentation, Score
+from ..results import Candidate, Confusion, Difference, History, LabelTrace, Presentation, Score
 
 __all__ = [
     "CHANCE",
