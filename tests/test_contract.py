@@ -58,6 +58,7 @@ def config_of(kind: str, architecture: str) -> TrainConfig:
     return TrainConfig(
         pairs=KINDS[kind], encoder=EncoderSpec(architecture, 8, 4), learning_rate=1e-2,
         batch_size=64, n_negatives=48, n_steps=30, block=16, scale="zscore",
+        precision="float32",
     )  # fmt: skip
 
 

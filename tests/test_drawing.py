@@ -343,3 +343,28 @@ def test_apart_every_role_has_windows_of_its_own_and_the_law_stays(
             reference = at(drawn, drawn.reference, step)
             for (s, c), (t, d) in zip(reference, at(drawn, drawn.positives[-1], step), strict=True):
                 assert (s, d - c in time.offsets) == (t, True)
+
+
+def test_drawn_one_by_one_the_others_are_the_negatives() -> None:
+    rec = session(0, 200, 90)
+    table = prepare(rec, TimePairs((3,)), FIELD, rec.epochs)
+    steps = torch.arange(4)
+    drawn = draw(table, 0, steps, batch=20, block=1)
+    assert drawn.others
+    assert drawn.n_negatives == 19
+    assert torch.equal(drawn.negative, drawn.reference)
+    assert [(g.start.shape[1], g.outputs) for g in drawn.groups] == [(20, 4)]
+    for more in ({"n_negatives": 20}, {"block": 4}, {"apart": True}, {"batch": 1}):
+        other = draw(table, 0, steps, **{"batch": 20, "block": 1, **more})  # type: ignore[arg-type]
+        assert not other.others
+        assert other.n_negatives == other.negative.shape[1]
+
+
+def test_windows_far_from_their_positives_are_embedded_by_themselves() -> None:
+    """Whichever needs fewer windows: one long segment, or two short ones."""
+    steps, rec = torch.arange(2), session(1, 300, 150)
+    for offset, block, together in ((1, 1, True), (10, 1, False), (10, 32, True), (30, 8, False)):
+        table = prepare(rec, TimePairs((offset,)), FIELD, rec.epochs)
+        drawn = draw(table, 0, steps, batch=64, n_negatives=64, block=block)
+        widths = [g.outputs for g in drawn.groups]
+        assert (widths[0] == block + offset) == together

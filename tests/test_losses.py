@@ -250,3 +250,31 @@ def test_a_learned_temperature_is_what_cebra_makes_of_it() -> None:
     (ours,) = torch.autograd.grad(found, sharpness)
     assert found.item() == pytest.approx(total.item(), rel=1e-5)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("room", [30, 2**22])
+def test_others_leave_each_references_own_out(
+    distance: Any, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_ROOM", room)
+    r = torch.randn(2, 7, 3, dtype=torch.float64, requires_grad=True)
+    p = torch.randn(2, 7, 3, dtype=torch.float64)
+    found = info_nce(r, p, r, temperature=0.7, distance=distance, others=True)
+    slow = []
+    for g in range(2):
+        rows = [
+            info_nce(
+                r[g, i : i + 1],
+                p[g, i : i + 1],
+                torch.cat([r[g, :i], r[g, i + 1 :]]),
+                temperature=0.7,
+                distance=distance,
+            ).total
+            for i in range(7)
+        ]
+        slow.append(torch.stack(rows).mean())
+    expected = torch.stack(slow)
+    torch.testing.assert_close(found.total, expected)
+    a, b = (torch.autograd.grad(x.sum(), r)[0] for x in (found.total, expected))
+    torch.testing.assert_close(a, b)

@@ -231,7 +231,7 @@ def test_references_positives_and_negatives_are_masked_each_on_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The groups of a step have different masks, and no window is in two of them."""
-    from grevy import training as module
+    from grevy import stack as module
 
     seen: list[tuple[int, int]] = []
     real = module.mask_factors

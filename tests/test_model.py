@@ -276,7 +276,7 @@ def test_the_run_hash_sees_every_setting() -> None:
         {"n_negatives": 511},
         {"n_steps": 999},
         {"seed": 1},
-        {"block": 1},
+        {"block": 4},
         {"scale": "zscore"},
         {"distance": "euclidean"},
         {"learn_temperature": True},
@@ -284,6 +284,7 @@ def test_the_run_hash_sees_every_setting() -> None:
         {"adam": Adam(beta1=0.8)},
         {"adam": Adam(amsgrad=True)},
         {"masks": (Mask("neurons", (0.3,)),)},
+        {"precision": "float32"},
         {"train_on": ((0, 10),)},
         {"train_on": ((0, 11),)},
     ]

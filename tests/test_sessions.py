@@ -40,7 +40,7 @@ FIELD = ReceptiveField(2, 3)
 SPEC = EncoderSpec("offset5-model", 6, 3)
 QUICK = TrainConfig(
     DeltaPairs(("place",), lag=2), SPEC, learning_rate=3e-3, batch_size=12, n_negatives=20,
-    n_steps=15, block=4, seed=5,
+    n_steps=15, block=4, seed=5, precision="float32",
 )  # fmt: skip
 LABELLED: list[Pairs] = [
     DeltaPairs(("place",), lag=2),
@@ -267,6 +267,8 @@ def slow(
             else:
                 near = -(r[:, some] - p[:, some]).square().sum(1)
                 others = -(r[:, None, some] - n[None, :, some]).square().sum(2)
+            if drawn.others:
+                others = others.masked_fill(torch.eye(len(r), dtype=torch.bool), -torch.inf)
             terms.append((-(near / tau).mean(), torch.logsumexp(others / tau, 1).mean()))
         adam.zero_grad()
         torch.stack([x + y for x, y in terms]).sum().backward()
@@ -284,6 +286,7 @@ def slow(
     )
 
 
+OTHERS: dict[str, Any] = {"n_negatives": None, "block": 1}
 MSE = EncoderSpec("offset10-model-mse", 6, 3)
 OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "two sessions": (2, {}),
@@ -291,6 +294,8 @@ OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "two sessions, classes": (2, {"pairs": ClassPairs("side")}),
     "mixed": (1, {"pairs": LABELLED[4]}),
     "euclidean": (1, {"distance": "euclidean", "encoder": MSE, "temperature": 0.7}),
+    "the others, two sessions": (2, OTHERS),
+    "the others, hybrid": (1, {**OTHERS, "pairs": LABELLED[6]}),
     "learned temperature": (1, {"learn_temperature": True, "min_temperature": 0.1}),
     "at its floor": (1, {"learn_temperature": True, "min_temperature": 0.98, "n_steps": 25}),
     "sessions that learn it": (2, {"learn_temperature": True, "pairs": ClassPairs("side")}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from scipy import ndimage
 
 import twins
+from grevy import training
 from grevy.config import Adam, TrainConfig
 from grevy.drawing import draw
 from grevy.encoders import EncoderSpec, initial_weights, module_spec
@@ -27,13 +29,15 @@ from grevy.pairs import (
     prepare,
 )
 from grevy.recording import Label, Recording, make_recording
-from grevy.training import Progress, adapt, resume, train
+from grevy.stack import product_type
+from grevy.training import Progress, adapt, idle_processors, resume, train
 from grevy.windows import ReceptiveField
 
 SMALL = EncoderSpec("offset10-model", hidden=8, latents=3)
 QUICK = TrainConfig(
-    TimePairs((2,)), SMALL, learning_rate=3e-3, batch_size=32, n_negatives=48, n_steps=20, block=8
-)
+    TimePairs((2,)), SMALL, learning_rate=3e-3, batch_size=32, n_negatives=48, n_steps=20, block=8,
+    precision="float32",
+)  # fmt: skip
 
 
 def recording(*, seed: int = 0) -> Recording:
@@ -86,8 +90,9 @@ def twin(rec: Recording, config: TrainConfig) -> tuple[list[torch.Tensor], np.nd
             if isinstance(config.pairs, HybridPairs) and k == 0:
                 some = slice(0, config.pairs.behavior_latents)
             pos = pos - (r[:, some] * p[:, some]).sum(1).mean() / config.temperature
-            others = r[:, some] @ n[:, some].T / config.temperature
-            neg = neg + torch.log(torch.exp(others).sum(1)).mean()
+            each = torch.exp(r[:, some] @ n[:, some].T / config.temperature)
+            own = torch.eye(len(r)) if drawn.others else torch.zeros_like(each)
+            neg = neg + torch.log((each * (1 - own)).sum(1)).mean()
         adam.zero_grad()
         (pos + neg).backward()
         adam.step()
@@ -101,14 +106,20 @@ def twin(rec: Recording, config: TrainConfig) -> tuple[list[torch.Tensor], np.nd
         QUICK,
         replace(QUICK, encoder=EncoderSpec("offset1-model", 6, 2), block=1, temperature=0.3),
         replace(QUICK, encoder=EncoderSpec("offset5-model", 6, 2), pairs=TimePairs((1, 30))),
+        replace(QUICK, block=1, n_negatives=None),
+        replace(QUICK, block=1, n_negatives=None, pairs=NearPairs(("angle",), sd=0.1)),
+        replace(QUICK, n_negatives=None),
         replace(QUICK, pairs=DeltaPairs(("angle",)), seed=3, learning_rate=1e-2),
         replace(QUICK, pairs=NearPairs(("angle",), sd=0.1), train_on=((20, 140), (160, 250))),
         replace(QUICK, pairs=ClassPairs("side", balanced=True)),
         replace(QUICK, pairs=HybridPairs(DeltaPairs(("angle",)), TimePairs((3,)), 2)),
         replace(QUICK, scale="zscore", train_on=((0, 150), (270, 400))),
     ],
-    ids=["time", "offset1", "offset5", "delta", "near", "class", "hybrid", "zscore"],
-)
+    ids=[
+        "time", "offset1", "offset5", "others", "near, others", "blocks", "delta", "near", "class",
+        "hybrid", "zscore",
+    ],
+)  # fmt: skip
 def test_twenty_steps_are_those_of_torch(config: TrainConfig) -> None:
     rec = recording()
     run = train([rec], [config], device="cpu")[0]
@@ -558,3 +569,53 @@ def test_a_module_goes_on_and_is_not_adapted() -> None:
     assert equal(goes_on_as(config), whole)
     with pytest.raises(ConfigError, match="custom module cannot be adapted"):
         adapt(whole, [recording()], config)
+
+
+@pytest.mark.parametrize("scale", ["none", "zscore"])
+def test_narrow_products_lead_nearly_to_the_same_even_far_from_zero(scale: Any) -> None:
+    rec = recording()
+    far = make_recording(
+        rec.activity + 3e4, rate_hz=20.0, epochs=rec.epochs.tolist(), labels=rec.labels
+    )
+    # Raw offsets saturate the encoder; by their weights they can also be taken out of it.
+    config = replace(QUICK, n_steps=40, scale=scale)
+    wide, narrow = train([rec], [config, replace(config, precision="bfloat16")], device="cpu")
+    gap = np.abs(wide.losses.sum(-1) - narrow.losses.sum(-1)).max()
+    assert 0 < gap < 0.02
+    if scale == "zscore":
+        one, other = train([far], [config, replace(config, precision="bfloat16")], device="cpu")
+        assert np.abs(one.losses.sum(-1) - other.losses.sum(-1)).max() < 0.02
+
+
+def test_precision_is_what_the_device_has_and_what_the_encoder_allows() -> None:
+    cpu = torch.device("cpu")
+    plain = replace(QUICK, precision="bfloat16")
+    assert product_type(plain, cpu) == torch.bfloat16
+    assert product_type(QUICK, cpu) == torch.float32
+    for other in (
+        replace(plain, encoder=EncoderSpec("offset1-model-mse-resnet-2layers", 8, 2)),
+        replace(plain, block=1, masks=(Mask("neurons", (0.3,)),)),
+    ):
+        assert product_type(other, cpu) == torch.float32
+
+
+def test_threads_leave_busy_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([1000, 1000, 5000, 5000 + 10**6])
+    monkeypatch.setattr(training, "_idle_ticks", lambda: next(ticks))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert idle_processors() == 1  # nothing was idle
+    assert idle_processors() == 8  # more was than there is
+    monkeypatch.setattr(training, "_idle_ticks", lambda: None)
+    assert idle_processors() == 8
+
+
+def test_stacks_hold_what_caches_hold() -> None:
+    cpu, config = torch.device("cpu"), replace(QUICK, batch_size=512)
+    for hidden, most in ((16, 8), (32, 4), (128, 1), (1024, 1)):
+        wide = replace(config, encoder=EncoderSpec("offset10-model", hidden, 3))
+        assert training._most(wide, cpu) == most
+    members = list(range(7))
+    parts = training._parts(members, 2, 2)
+    assert sorted(m for part in parts for m in part) == members
+    assert max(map(len, parts)) == 2
+    assert training._parts(members, 2, 100) == [[0, 2, 4, 6], [1, 3, 5]]

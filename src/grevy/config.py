@@ -16,6 +16,8 @@ from .losses import Distance
 from .masks import Mask
 from .pairs import ClassPairs, HybridPairs, MixedPairs, Pairs, TimePairs, parts
 
+BLOCK = 32
+"""Neighbouring references drawn together where blocks are asked for by that word alone."""
 Precision = Literal["auto", "float32", "bfloat16"]
 
 __all__ = [
@@ -106,7 +108,7 @@ class TrainConfig:
     n_negatives: int | None = None
     n_steps: int = 1000
     seed: int = 0
-    block: int = 32
+    block: int = 1
     distance: Distance = "cosine"
     learn_temperature: bool = False
     min_temperature: float | None = None

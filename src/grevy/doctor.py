@@ -51,7 +51,6 @@ def _self_test() -> str:
         encoder=EncoderSpec("offset5-model", hidden=16, latents=3),
         learning_rate=1e-2,
         batch_size=128,
-        n_negatives=128,
         n_steps=150,
     )
     first, second = train([recording], [config])[0], train([recording], [config])[0]

@@ -94,20 +94,20 @@ class Draw:
 class _Layout:
     """The flat list as it grows: groups in order, and how many entries they hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool) -> None:
         self.groups: list[Segments] = []
+        self.apart = apart
         self.size = 0
 
     def add(self, start: Tensor, outputs: int, session: int) -> int:
         """Append a group; returns the place of its first entry."""
-        base, last = self.size, self.groups[-1] if self.groups else None
+        base = self.size
+        self.size += start.shape[1] * outputs
+        last = self.groups[-1] if self.groups and not self.apart else None
         if last is not None and (last.outputs, outputs, last.session) == (1, 1, session):
             # Single windows lie in the order of their segments: two groups are one long one.
-            start_of_both = torch.cat([last.start, start], dim=1)
-            self.groups[-1] = Segments(start_of_both, 1, session)
-        else:
-            self.groups.append(Segments(start, outputs, session))
-        self.size += start.shape[1] * outputs
+            start = torch.cat([self.groups.pop().start, start], dim=1)
+        self.groups.append(Segments(start, outputs, session))
         return base
 
     def add_single(self, centres: Tensor, session: int) -> Tensor:
@@ -159,7 +159,7 @@ def draw(
             "training on all samples at once draws no classes evenly and masks nothing; give a "
             "batch_size, or leave balanced classes, masks and dropout away."
         )
-    layout = _Layout()
+    layout = _Layout(apart=apart)
     chosen, references, timely, negatives = [], [], [], []
     everyone = batch is None and n_negatives is None
     others = n_negatives is None and batch not in (None, 1) and not apart and (single or block == 1)

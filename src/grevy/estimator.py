@@ -90,12 +90,15 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         RandomNeuronMask, RandomTimestepMask, NeuronBlockMask, TimeBlockMask.
     random_state : int, RandomState or None
         Equal seeds give equal embeddings on one device. None draws one, kept in `random_state_`.
-    precision : {"auto", "float32"}
+    precision : {"auto", "float32", "bfloat16"}
+        Of the numbers that products take while training; "auto" takes bfloat16 where the processor
+        multiplies it natively. Embedding is float32 always.
     sampling : {"independent", "blocks"} or int
-        References drawn one by one, or in blocks of neighbours (32, or that many): about three
-        times the speed for time pairs, at some cost in decoding (docs/log.md).
+        References drawn one by one, or in blocks of neighbours (32, or that many): up to three
+        times the speed for time pairs, at some cost in quality (docs/log.md).
     num_negatives : int or None
-        Negatives a step; None means `batch_size`.
+        Negatives drawn a step. None: the other references of the step, which are as independent
+        and cost nothing; with blocks or masks as many as references, drawn.
     label_periods : mapping of column to period, or None
         For circular columns of the continuous labels: {0: 360.0}.
 

@@ -90,8 +90,8 @@ class _MeanLogSumExp(torch.autograd.Function):
     """Mean over i of log sum_n exp(a_i . b_n + c_n), with its gradient found in the same pass.
 
     a (G, B, D), b (G, N, D), c (G, N) or None -> (G,). With `others` the sum of row i leaves b_i
-    out. The softmax weights that the gradient
-    needs are at hand while the sum is taken, and are then forgotten.
+    out. The softmax weights that the gradient needs are at hand while the sum is taken, and are
+    then forgotten.
     """
 
     @staticmethod
@@ -115,11 +115,12 @@ class _MeanLogSumExp(torch.autograd.Function):
             total = x.sum(dim=-1, keepdim=True)
             values[:, i : i + rows] = (total.log() + top)[..., 0]
             if needed:
-                x /= total * n_rows
-                to_a[:, i : i + rows] = torch.bmm(x, b)
-                to_b.baddbmm_(x.transpose(1, 2), some)
+                # The weights are x / total / n_rows; the narrow tensors are divided, not x.
+                share = 1 / (total * n_rows)
+                to_a[:, i : i + rows] = torch.bmm(x, b) * share
+                to_b.baddbmm_(x.transpose(1, 2), some * share)
                 if to_c is not None:
-                    to_c += x.sum(dim=1)
+                    to_c += torch.bmm(share.transpose(1, 2), x)[:, 0]
         ctx.save_for_backward(to_a, to_b, to_c)
         return values.mean(dim=-1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .config import Adam, TrainConfig
+from .config import BLOCK, Adam, TrainConfig
 from .custom import module_spec
 from .encoders import AnyEncoder, EncoderSpec
 from .errors import ConfigError
@@ -101,7 +101,7 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
     _one_of("optimizer", model.optimizer, ("adam",))
     _one_of("distance", model.distance, ("cosine", "euclidean"))
     _one_of("temperature_mode", model.temperature_mode, ("constant", "auto"))
-    _one_of("precision", model.precision, ("auto", "float32"))
+    _one_of("precision", model.precision, ("auto", "float32", "bfloat16"))
     for name in ("hybrid", "verbose", "pad_before_transform"):
         _one_of(name, getattr(model, name), (True, False))
     for name in ("max_iterations", "max_adapt_iterations"):
@@ -131,6 +131,7 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
         n_steps=n_steps,
         seed=seed,
         block=_block(model.sampling),
+        precision=model.precision,
         distance=model.distance,
         learn_temperature=learned,
         min_temperature=model.min_temperature if learned else None,
@@ -223,7 +224,7 @@ def _offsets(given: Any) -> tuple[int, ...]:
 
 def _block(sampling: Any) -> int:
     if sampling == "blocks":
-        return TrainConfig().block
+        return BLOCK
     if sampling == "independent":
         return 1
     if isinstance(sampling, Integral) and int(sampling) >= 1:

@@ -85,7 +85,7 @@ class RunConfig:
     learning_rate: tuple[float, ...] = (1e-3,)
     temperature: tuple[float, ...] = (1.0, 0.3, 0.1)
     batch_size: int = 512
-    block: int = 32
+    block: int = 1
     scale: Literal["none", "zscore"] = "zscore"
     steps: int = 2000
     search_steps: int = 500
@@ -221,7 +221,6 @@ def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[
         temperature=config.temperature[0],
         learning_rate=config.learning_rate[0],
         batch_size=config.batch_size,
-        n_negatives=config.batch_size,
         n_steps=config.steps,
         seed=config.seed,
         block=config.block,

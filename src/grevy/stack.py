@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from .losses import bits_above_chance, info_nce
 from .masks import mask_factors
 from .model import OptimiserState, Run, SessionEncoder, effective_weights
 from .pairs import PairTable
-from .windows import dense_rows
+from .windows import Spans, dense_rows
 
 __all__ = ["Activity", "Prepared", "Progress", "product_type", "shape", "train_stack"]
 
@@ -60,6 +60,7 @@ class Prepared:
 
     config: TrainConfig
     tables: list[PairTable]
+    spans: list[Spans]  # where it trains, for each session
     scaling: list[tuple[Tensor, Tensor]]
     weights: list[list[Tensor]]  # where it starts, one list a session
     frozen: list[int]  # of every session's tensors these are not trained
@@ -227,24 +228,21 @@ class _Optimiser:
 
 
 class Activity:
-    """One session's samples on the device, as float32 and, once asked for, as bfloat16."""
+    """One session's samples on the device, and the means of channels over stretches of them."""
 
     def __init__(self, samples: Tensor) -> None:
         self.samples = samples
-        self._narrow: tuple[Tensor, Tensor] | None = None
+        self._means: dict[bytes, Tensor] = {}
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def narrow(self) -> tuple[Tensor, Tensor]:
-        """Samples less the mean of each channel, and those means; nothing is lost of an offset."""
+    def mean(self, spans: Spans) -> Tensor:
+        """Of each channel over the samples of some spans alone, (C,)."""
         with self._lock:
-            if self._narrow is None:
-                mean = self.samples.mean(dim=0, dtype=torch.float64).to(torch.float32)
-                parts = [(part - mean).to(torch.bfloat16) for part in self.samples.split(2**16)]
-                self._narrow = torch.cat(parts), mean
-            return self._narrow
+            key = spans.tobytes()
+            if key not in self._means:
+                some = torch.cat([self.samples[a:b] for a, b in spans.tolist()])
+                self._means[key] = some.mean(dim=0, dtype=torch.float64).to(torch.float32)
+            return self._means[key]
 
 
 def product_type(config: TrainConfig, where: torch.device) -> torch.dtype:
@@ -258,11 +256,8 @@ def product_type(config: TrainConfig, where: torch.device) -> torch.dtype:
         return torch.float32
     if config.precision == "bfloat16":
         return torch.bfloat16
-    if where.type == "cuda":
-        native = torch.cuda.get_device_capability(where) >= (8, 0)
-    else:
-        native = where.type == "cpu" and _cpu_has_bfloat16()
-    return torch.bfloat16 if native else torch.float32
+    native = where.type == "cpu" and _cpu_has_bfloat16()
+    return torch.bfloat16 if native else torch.float32  # on GPUs not before it is measured there
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -276,6 +271,7 @@ def train_stack(
     source: str,
     report: Callable[[int, Progress], None],
 ) -> list[Run]:
+    """Train runs of one shape for their `n_steps`; `report` hears of every chunk of steps."""
     where, first = activity[0].samples.device, stack[0].config
     kind = product_type(first, where)
     runs, n_steps = len(stack), first.n_steps
@@ -289,6 +285,11 @@ def train_stack(
             torch.stack([run.scaling[s][1] for run in stack]).to(where),
         )
         for s in range(len(activity))
+    ]
+    # Narrow numbers keep few digits: each channel is taken about its own mean.
+    centres = [
+        torch.stack([a.mean(run.spans[s]) for run in stack]) if kind == torch.bfloat16 else None
+        for s, a in enumerate(activity)
     ]
     ceiling = -math.log(first.min_temperature) if first.min_temperature else math.inf
     losses = torch.zeros(n_steps, runs, n_terms, 2, device=where)
@@ -312,7 +313,7 @@ def train_stack(
                 i,
                 int(steps[i]),
                 temperature,
-                kind,
+                centres,
             )
             grads = torch.autograd.grad(terms.sum(), parameters.leaves)
             with torch.no_grad():
@@ -361,27 +362,25 @@ def _loss(
     i: int,
     step: int,
     temperature: Tensor,
-    kind: torch.dtype,
+    centres: list[Tensor | None],
 ) -> Tensor:
     """Positive and negative part of every term of the loss of every run, (G, n_terms, 2)."""
     config, runs = stack[0].config, len(stack)
     spec = config.encoder
     # What is masked is zero after scaling, so that it says "mean" and not some far value.
     folds = spec.folds and not config.masks
-    samples, weights = [], []
-    for own, source, (mean, sd) in zip(sessions, activity, scaling, strict=True):
-        if kind == torch.bfloat16:
-            less, centre = source.narrow()
-            samples.append(less)
-            weights.append(effective_weights(own, mean - centre, sd))
-        else:
-            samples.append(source.samples)
-            weights.append(effective_weights(own, mean, sd) if folds else own)
+    weights = []
+    for own, (mean, sd), centre in zip(sessions, scaling, centres, strict=True):
+        less = mean if centre is None else mean - centre
+        weights.append(effective_weights(own, less, sd) if folds else own)
     parts = []
     for k, group in enumerate(triplets.groups):
         s = group.session
-        rows = dense_rows(group.start[i], group.outputs, spec.field, len(samples[s]))
-        x = samples[s][rows]
+        samples, centre = activity[s].samples, centres[s]
+        rows = dense_rows(group.start[i], group.outputs, spec.field, len(samples))
+        x = samples.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        if centre is not None:
+            x = (x - centre[:, None, None]).to(torch.bfloat16)
         if config.scale != "none" and not folds:
             x = (x - scaling[s][0][:, None, None]) / scaling[s][1][:, None, None]
         if config.masks:

@@ -98,6 +98,8 @@ def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
     blob = _bytes(path)
     header = _grevy_header(path, blob)
     try:
+        if isinstance(header["config"], dict):  # before it was kept there was nothing else
+            header["config"].setdefault("precision", "float32")
         config = _CONFIG.validate_python(_with_module(path, header["config"], encoder))
         tensors = _load_tensors(blob)
         if header["format_version"] == 1:

@@ -1,11 +1,14 @@
-"""The one trainer: any number of runs, those of one shape as one program; a single fit is one run."""
+"""The one trainer: any number of runs, those of one shape as one program; one fit is one run."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from .config import TrainConfig, latent_slices
 from .custom import ModuleSpec
-from .encoders import initial_weights
+from .encoders import EncoderSpec, initial_weights
 from .errors import ConfigError
 from .masks import check_masks
 from .model import Run, activity_tensor, choose_device, fingerprint
@@ -23,6 +26,9 @@ from .stack import Activity, Prepared, Progress, shape, train_stack
 from .windows import Spans, within
 
 __all__ = ["Progress", "adapt", "resume", "train"]
+
+_TOGETHER = 2**16
+"""References times hidden units that one worker holds at once."""
 
 OnStep = Callable[[Progress], None]
 
@@ -228,8 +234,14 @@ def _train(
     total = sum(run.config.n_steps for run in prepared)
     source = "+".join(fingerprint(r) for r in recordings)
     activity = [Activity(activity_tensor(r).to(where)) for r in recordings]
-    threads = torch.get_num_threads() if where.type == "cpu" else 1
-    parts = [part for members in groups.values() for part in _parts(members, threads)]
+    usual = torch.get_num_threads()
+    threads = usual if where.type == "cpu" else 1
+    threads = min(threads, idle_processors()) if threads > 1 else 1
+    parts = [
+        part
+        for members in groups.values()
+        for part in _parts(members, threads, _most(prepared[members[0]].config, where))
+    ]
     steps_done, lock = [0] * len(parts), threading.Lock()
 
     def work(place: int) -> list[Run]:
@@ -241,18 +253,19 @@ def _train(
 
         return train_stack(activity, [prepared[i] for i in parts[place]], source, report)
 
-    if threads == 1 or len(parts) == 1:
-        trained = [work(place) for place in range(len(parts))]
-    else:
-        # Runs are independent, so one thread each beats threads that wait for one another inside
-        # every small product; and it does not crawl on a busy machine.
-        try:
+    try:
+        if threads == 1 or len(parts) == 1:
+            # Two threads that wait for one another inside every product need two idle processors.
+            torch.set_num_threads(threads if where.type == "cpu" else usual)
+            trained = [work(place) for place in range(len(parts))]
+        else:
+            # Runs are independent: one thread each never waits.
             with ThreadPoolExecutor(
                 threads, initializer=torch.set_num_threads, initargs=(1,)
             ) as pool:
                 trained = list(pool.map(work, range(len(parts))))
-        finally:
-            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(usual)
     runs = {
         i: run
         for part, each in zip(parts, trained, strict=True)
@@ -261,9 +274,40 @@ def _train(
     return [runs[i] for i in range(len(prepared))]
 
 
-def _parts(members: list[int], workers: int) -> list[list[int]]:
-    """The runs of one shape, dealt out to workers."""
-    return [members[w::workers] for w in range(min(workers, len(members)))]
+def idle_processors() -> int:
+    """Processors that nothing else uses just now, at least 1; all of them where that is unknown."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = _idle_ticks()
+    if before is None or mine == 1:
+        return mine
+    begin = time.perf_counter()
+    time.sleep(0.06)
+    after, ticks = _idle_ticks(), (time.perf_counter() - begin) * os.sysconf("SC_CLK_TCK")
+    idle = mine if after is None else round((after - before) / ticks)
+    return max(1, min(mine, idle))
+
+
+def _idle_ticks() -> int | None:
+    """How long all processors together have been idle, as Linux counts it."""
+    try:
+        first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return None
+    return int(first[4]) + int(first[5])
+
+
+def _parts(members: list[int], workers: int, most: int) -> list[list[int]]:
+    """The runs of one shape, dealt out to workers, at most so many together."""
+    n = min(len(members), max(workers, -(-len(members) // most)))
+    return [members[w::n] for w in range(n)]
+
+
+def _most(config: TrainConfig, where: torch.device) -> int:
+    """How many runs to stack: on a CPU as long as what they compute stays in its caches."""
+    if where.type != "cpu":
+        return 2**30
+    width = config.encoder.hidden if isinstance(config.encoder, EncoderSpec) else 64
+    return max(1, _TOGETHER // ((config.batch_size or 2**16) * width))
 
 
 def _prepare(
@@ -291,7 +335,7 @@ def _prepare(
         if start is None
         else [(session.mean, session.sd) for session in start.sessions]
     )
-    return Prepared(config, tables, scaling, weights, list(frozen), start, parent)
+    return Prepared(config, tables, spans, scaling, weights, list(frozen), start, parent)
 
 
 def _spans(recording: Recording, config: TrainConfig, session: int) -> Spans:

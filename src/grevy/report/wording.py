@@ -166,6 +166,17 @@ def _verdict(rows: Sequence[Difference], baseline: str) -> str:
     return f"{'decodes worse than' if losses else 'cannot be told apart from'} {baseline}"
 
 
+def _drawn(config: TrainConfig) -> str:
+    """References and negatives of a step, and how they were drawn."""
+    references = f"{config.batch_size} references a step"
+    if config.block > 1:
+        n = config.n_negatives or config.batch_size
+        return f"{references} and {n} negatives, drawn in blocks of {config.block}"
+    if config.n_negatives:
+        return f"{references} and {config.n_negatives} negatives, each drawn on its own"
+    return f"{references}, each drawn on its own, the others of its step as its negatives"
+
+
 def _pair_words(pairs: Pairs, rate_hz: float) -> str:
     match pairs:
         case TimePairs():
@@ -234,8 +245,7 @@ def methods(
         f"{spec.hidden} hidden units; {spec.latents} latents of unit length), trained by "
         f"contrastive learning (Schneider, Lee & Mathis 2023; {_pair_words(config.pairs, rate)}) "
         f"with the InfoNCE loss, cosine similarity, temperature {config.temperature:g}, "
-        f"{config.batch_size} references and {config.n_negatives} negatives a step drawn in blocks "
-        f"of {config.block}, Adam at learning rate {config.learning_rate:g}, {config.n_steps} "
+        f"{_drawn(config)}, Adam at learning rate {config.learning_rate:g}, {config.n_steps} "
         f"steps, seed {config.seed}. "
         + (
             "Channels were z-scored by their mean and sd over the training samples."
