@@ -16,8 +16,7 @@ check:
 
 bench: $(READY)
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[oracle]'
-	$(VENV)/bin/python benchmarks/align.py
-	$(VENV)/bin/python benchmarks/transform.py
+	$(VENV)/bin/python benchmarks/speed.py --device cpu --json build/speed-cpu.json
 	$(VENV)/bin/pytest -q -m slow
 
 $(READY): pyproject.toml constraints.txt

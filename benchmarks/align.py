@@ -1,9 +1,9 @@
 """Stimulus alignment at full size: the notebook's loops against `stimulus.align`, in one run.
 
-    python benchmarks/align.py [--skip-pandas]
+    python benchmarks/align.py        # or the row "align" of benchmarks/speed.py
 
-241,186 table rows onto 127,177 samples. Prints one JSON object a line. The loops run twice: over
-columns of a pandas table, as the notebook has them, and over plain lists, as fast as they get.
+241,186 table rows onto 127,177 samples. The loops run twice: over columns of a pandas table, as the
+notebook has them, and over plain lists, as fast as they get.
 """
 
 from __future__ import annotations
@@ -53,35 +53,24 @@ def timed(what: Callable[[], Any], times: int) -> tuple[float, Any]:
     return median(lasted), result
 
 
-def main() -> None:
+def measure() -> dict[str, float]:
+    """Median seconds of each way; stops where they do not agree."""
     session = synthetic.openscope()
     table = synthetic.stimulus_table(session)
     rows = oracles.notebook_table(session.series)
     at = session.times_s
-    ours, track = timed(lambda: stimulus.align(at, table), 9)
-    strict, equal = timed(lambda: stimulus.align(at, table, gap_s=np.inf), 9)
-    ways: dict[str, Callable[[], Any]] = {"loops over lists": lambda: loops(at, rows, list)}
-    if "--skip-pandas" not in sys.argv:
-        ways["loops over a pandas table"] = lambda: loops(at, rows, Column)
-    for way, run in ways.items():
-        seconds, (n_intervals, (frames, names, before)) = timed(run, 1)
+    found = {"align": timed(lambda: stimulus.align(at, table), 9)[0]}
+    _, equal = timed(lambda: stimulus.align(at, table, gap_s=np.inf), 1)
+    ways = {"loops over lists": list, "loops over a pandas table": Column}
+    for way, column in ways.items():
+        found[way], (_, (frames, names, before)) = timed(lambda c=column: loops(at, rows, c), 1)
         told = slice(before, before + len(frames))
         same = equal.frame[told].tolist() == frames
         same &= [equal.names[i] for i in equal.index[told]] == names
-        row = {
-            "what": way,
-            "rows": table.n_rows,
-            "samples": len(at),
-            "intervals": n_intervals,
-            "aligned": len(frames),
-            "seconds": round(seconds, 3),
-            "ratio_to_align": round(seconds / ours, 1),
-            "equal_without_gaps": same,
-        }
-        print(json.dumps(row))
-    print(json.dumps({"what": "align", "seconds": round(ours, 4), "blocks": len(track.blocks)}))
-    print(json.dumps({"what": "align, gap_s = inf", "seconds": round(strict, 4)}))
+        if not same:
+            raise SystemExit(f"{way} and stimulus.align disagree")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure()))

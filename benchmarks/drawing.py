@@ -27,12 +27,13 @@ from parity_data import Dataset, Task, load, tasks
 HOME = Path(__file__).parents[1]
 ROWS = HOME / "benchmarks" / "results" / "drawing.jsonl"
 VARIANTS: dict[str, dict[str, Any]] = {
-    # num_negatives=512 draws negatives for themselves; without it they are the other references
-    "independent, own negatives, float32": {"num_negatives": 512, "precision": "float32"},
-    "independent, float32": {"precision": "float32"},
     "independent, bfloat16": {"precision": "bfloat16"},
-    "blocks of 8, float32": {"sampling": 8, "precision": "float32"},
-    "blocks of 32, float32": {"sampling": 32, "precision": "float32"},
+    "independent, float32": {"precision": "float32"},
+    # num_negatives draws negatives for themselves; without it they are the other references
+    "independent, own negatives, float32": {"num_negatives": 512, "precision": "float32"},
+    "blocks of 4, bfloat16": {"sampling": 4, "precision": "bfloat16"},
+    "blocks of 8, bfloat16": {"sampling": 8, "precision": "bfloat16"},
+    "blocks of 32, bfloat16": {"sampling": 32, "precision": "bfloat16"},
 }
 FIRST = next(iter(VARIANTS))
 

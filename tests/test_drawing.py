@@ -345,16 +345,16 @@ def test_apart_every_role_has_windows_of_its_own_and_the_law_stays(
                 assert (s, d - c in time.offsets) == (t, True)
 
 
-def test_drawn_one_by_one_the_others_are_the_negatives() -> None:
+@pytest.mark.parametrize("block", [1, 4])
+def test_the_references_of_other_blocks_are_the_negatives(block: int) -> None:
     rec = session(0, 200, 90)
     table = prepare(rec, TimePairs((3,)), FIELD, rec.epochs)
     steps = torch.arange(4)
-    drawn = draw(table, 0, steps, batch=20, block=1)
-    assert drawn.others
-    assert drawn.n_negatives == 19
+    drawn = draw(table, 0, steps, batch=20, block=block)
+    assert drawn.others == block
+    assert drawn.n_negatives == 20 - block
     assert torch.equal(drawn.negative, drawn.reference)
-    assert [(g.start.shape[1], g.outputs) for g in drawn.groups] == [(20, 4)]
-    for more in ({"n_negatives": 20}, {"block": 4}, {"apart": True}, {"batch": 1}):
+    for more in ({"n_negatives": 20}, {"batch": 18, "block": 4}, {"apart": True}, {"batch": 1}):
         other = draw(table, 0, steps, **{"batch": 20, "block": 1, **more})  # type: ignore[arg-type]
         assert not other.others
         assert other.n_negatives == other.negative.shape[1]

@@ -268,7 +268,7 @@ def slow(
                 near = -(r[:, some] - p[:, some]).square().sum(1)
                 others = -(r[:, None, some] - n[None, :, some]).square().sum(2)
             if drawn.others:
-                others = others.masked_fill(torch.eye(len(r), dtype=torch.bool), -torch.inf)
+                others = others.masked_fill(twins.same_block(len(r), drawn.others) > 0, -torch.inf)
             terms.append((-(near / tau).mean(), torch.logsumexp(others / tau, 1).mean()))
         adam.zero_grad()
         torch.stack([x + y for x, y in terms]).sum().backward()

@@ -91,7 +91,7 @@ def twin(rec: Recording, config: TrainConfig) -> tuple[list[torch.Tensor], np.nd
                 some = slice(0, config.pairs.behavior_latents)
             pos = pos - (r[:, some] * p[:, some]).sum(1).mean() / config.temperature
             each = torch.exp(r[:, some] @ n[:, some].T / config.temperature)
-            own = torch.eye(len(r)) if drawn.others else torch.zeros_like(each)
+            own = twins.same_block(len(r), drawn.others) if drawn.others else torch.zeros_like(each)
             neg = neg + torch.log((each * (1 - own)).sum(1)).mean()
         adam.zero_grad()
         (pos + neg).backward()

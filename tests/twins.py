@@ -195,3 +195,8 @@ def wave(n_samples: int = 3000, n_channels: int = 12, *, seed: int = 0) -> Recor
     x = tuning + 0.1 * rng.standard_normal(tuning.shape)
     labels = {"angle": Label(np.mod(angle, 2 * np.pi), "continuous", "rad", period=2 * np.pi)}
     return make_recording(x, rate_hz=20.0, labels=labels, name="wave")
+
+
+def same_block(n: int, block: int) -> torch.Tensor:
+    """One where two of n references are of one block, shape (n, n)."""
+    return torch.tensor([[float(i // block == j // block) for j in range(n)] for i in range(n)])

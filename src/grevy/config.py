@@ -76,8 +76,9 @@ class TrainConfig:
     batch_size : int or None
         References a step and session, each with one positive. None: all samples, every step.
     n_negatives : int or None
-        Negatives a step and session, shared by all references. None: the other references where
-        each is drawn on its own (`block=1`), else as many as references.
+        Negatives a step and session, drawn for themselves and shared by all references. None: the
+        references of other blocks, or of all other references with `block=1`; as many as
+        references, drawn, where windows are masked or a batch is less than two blocks.
     n_steps : int
     seed : int
         Weights, references, positives and negatives are pure functions of it.

@@ -75,15 +75,16 @@ class Draw:
     reference, negative : int64 tensors, shape (steps, B) and (steps, N)
     positives : tuple of int64 tensors, shape (steps, B)
         One entry, or (behaviour, time) for hybrid pairs.
-    others : bool
-        Whether the negatives are the references themselves, each but its own.
+    others : int
+        Above 0 the negatives are the references themselves, but for those of the same block, of
+        that many neighbours in the list.
     """
 
     groups: tuple[Segments, ...]
     reference: Tensor
     positives: tuple[Tensor, ...]
     negative: Tensor
-    others: bool = False
+    others: int = 0
 
     @property
     def n_negatives(self) -> int:
@@ -138,9 +139,9 @@ def draw(
         References a step and session, each with its positive. None: every anchor, in order
         (gradient descent on all samples), which then are the negatives too.
     n_negatives : int or None
-        Negatives a step and session, drawn for themselves. None: where references are drawn one by
-        one, the other references, which are as independent of a reference and of the same
-        distribution and cost nothing; else as many as references, drawn.
+        Negatives a step and session, drawn for themselves. None: the references of other blocks,
+        which are as independent of a reference, of the same distribution, and cost nothing; where
+        that cannot be (windows apart, a batch of less than two blocks), as many as references.
     block : int
         Neighbouring centres drawn together; 1 draws each on its own.
     apart : bool
@@ -162,9 +163,11 @@ def draw(
     layout = _Layout(apart=apart)
     chosen, references, timely, negatives = [], [], [], []
     everyone = batch is None and n_negatives is None
-    others = n_negatives is None and batch not in (None, 1) and not apart and (single or block == 1)
-    for s, table in enumerate(tables):
-        width = 1 if single or apart else min(block, batch or block, len(table.anchors))
+    widths = [1 if single or apart else min(block, batch or block, len(t.anchors)) for t in tables]
+    shares = n_negatives is None and batch is not None and not apart
+    shares = shares and len(set(widths)) == 1 and not (batch or 0) % widths[0]
+    others = widths[0] if shares and (batch or 0) >= 2 * widths[0] else 0
+    for s, (table, width) in enumerate(zip(tables, widths, strict=True)):
         places, at = _lay_references(layout, table, time, seed, steps, batch, width, s, apart)
         chosen.append(places)
         references.append(at[0])
@@ -179,7 +182,7 @@ def draw(
             negatives.append(references[s])
             continue
         n = n_negatives or batch or len(table.anchors)
-        width = 1 if single or apart else min(block, batch or block, len(table.anchors))
+        width = widths[s]
         places = _choose(table, seed, Purpose.NEGATIVE + SESSION * s, steps, n, width)
         _, start, flat = _segments(table, places, width)
         negatives.append(layout.add(start, width, s) + flat)

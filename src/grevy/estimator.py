@@ -97,8 +97,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         References drawn one by one, or in blocks of neighbours (32, or that many): up to three
         times the speed for time pairs, at some cost in quality (docs/log.md).
     num_negatives : int or None
-        Negatives drawn a step. None: the other references of the step, which are as independent
-        and cost nothing; with blocks or masks as many as references, drawn.
+        Negatives drawn a step. None: the other references of the step (with blocks, those of
+        other blocks), which are as independent and cost nothing; with masks as many, drawn.
     label_periods : mapping of column to period, or None
         For circular columns of the continuous labels: {0: 360.0}.
 

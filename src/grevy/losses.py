@@ -33,7 +33,7 @@ def info_nce(
     *,
     temperature: float | Tensor = 1.0,
     distance: Distance = "cosine",
-    others: bool = False,
+    others: int = 0,
 ) -> InfoNCE:
     """Contrastive loss of embedded references, their positives, and shared negatives.
 
@@ -52,8 +52,9 @@ def info_nce(
     negative : tensor, shape (..., N, D)
     temperature : float or tensor, shape (...)
     distance : {"cosine", "euclidean"}
-    others : bool
-        Leave the n-th negative out for the n-th reference: the negatives are the references.
+    others : int
+        Above 0: the negatives are the references, in blocks of so many, and those of a reference's
+        own block are left out.
 
     Returns
     -------
@@ -89,15 +90,16 @@ _ROOM = 2**22
 class _MeanLogSumExp(torch.autograd.Function):
     """Mean over i of log sum_n exp(a_i . b_n + c_n), with its gradient found in the same pass.
 
-    a (G, B, D), b (G, N, D), c (G, N) or None -> (G,). With `others` the sum of row i leaves b_i
-    out. The softmax weights that the gradient needs are at hand while the sum is taken, and are
-    then forgotten.
+    a (G, B, D), b (G, N, D), c (G, N) or None -> (G,). With `others` the sum of row i leaves the b
+    of its own block of so many rows out. The softmax weights that the gradient needs are at hand
+    while the sum is taken, and are then forgotten.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor | None, others: bool) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor | None, others: int) -> Tensor:
         runs, n_rows, _ = a.shape
         rows = max(1, _ROOM // max(1, runs * b.shape[1]))
+        rows = max(others, rows // others * others) if others else rows
         needed = any(ctx.needs_input_grad)
         values = a.new_empty(runs, n_rows)
         to_a, to_b = torch.empty_like(a), torch.zeros_like(b)
@@ -109,7 +111,8 @@ class _MeanLogSumExp(torch.autograd.Function):
             else:
                 x = torch.baddbmm(c[:, None], some, b.transpose(1, 2))
             if others:
-                x.diagonal(offset=i, dim1=1, dim2=2).fill_(-torch.inf)
+                blocks = x.view(runs, -1, others, b.shape[1] // others, others)
+                blocks.diagonal(offset=i // others, dim1=1, dim2=3).fill_(-torch.inf)
             top = x.amax(dim=-1, keepdim=True)
             x = x.sub_(top).exp_()
             total = x.sum(dim=-1, keepdim=True)
@@ -136,7 +139,7 @@ class _MeanLogSumExp(torch.autograd.Function):
         )
 
 
-def _mean_log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None, others: bool) -> Tensor:
+def _mean_log_sum_exp(a: Tensor, b: Tensor, c: Tensor | None, others: int) -> Tensor:
     """`_MeanLogSumExp` for any leading axes."""
     lead = a.shape[:-2]
     flat = _MeanLogSumExp.apply(  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ __all__ = [
     "held_out_loss",
 ]
 
-_CHUNK = 4096
+_CHUNK = 8192
 
 
 @dataclass(frozen=True, eq=False)

@@ -170,8 +170,11 @@ def _drawn(config: TrainConfig) -> str:
     """References and negatives of a step, and how they were drawn."""
     references = f"{config.batch_size} references a step"
     if config.block > 1:
-        n = config.n_negatives or config.batch_size
-        return f"{references} and {n} negatives, drawn in blocks of {config.block}"
+        drawn = f"{references}, drawn in blocks of {config.block}"
+        n = config.n_negatives
+        return (
+            f"{drawn}, and {n} negatives" if n else f"{drawn}, those of other blocks as negatives"
+        )
     if config.n_negatives:
         return f"{references} and {config.n_negatives} negatives, each drawn on its own"
     return f"{references}, each drawn on its own, the others of its step as its negatives"
