@@ -369,7 +369,7 @@ ROWS: dict[str, tuple[str, float | None, Callable[[], Row]]] = {
     "fit_cpu": ("cpu", 6, fit_cpu),
     "grid_cpu": ("cpu", 6, grid_cpu),
     "behavior_cpu_1e5": ("cpu", 30, lambda: behavior_cpu(10**5, 300, 8)),
-    "behavior_cpu_1e6": ("cpu", 300, lambda: behavior_cpu(10**6, 300, 1)),
+    "behavior_cpu_1e6": ("cpu", 300, lambda: behavior_cpu(10**6, 300, 4)),
     "transform_cpu": ("cpu", 4, transform_cpu),
     "knn_cpu": ("cpu", 5, knn_cpu),
     "align": ("cpu", 100, align),
