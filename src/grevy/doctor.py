@@ -14,7 +14,8 @@ from .model import held_out_bits
 from .pairs import TimePairs
 from .recording import make_recording
 from .report.summary import versions
-from .training import train
+from .stack import product_type
+from .training import idle_processors, train
 
 __all__ = ["examine"]
 
@@ -31,7 +32,11 @@ def examine() -> dict[str, str]:
     facts["GPUs"] = (
         ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none"
     )
-    facts["processors"] = f"{len(os.sched_getaffinity(0))} ({torch.get_num_threads()} threads used)"
+    facts["processors"] = (
+        f"{os.cpu_count()}, {idle_processors()} idle now (training takes at most "
+        f"{torch.get_num_threads()} of those)"
+    )
+    facts["products on the CPU"] = str(product_type(TrainConfig(), torch.device("cpu")))[6:]
     begin = time.perf_counter()
     try:
         facts["self-test"] = _self_test()

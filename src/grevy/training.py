@@ -293,7 +293,7 @@ def _idle_ticks() -> int | None:
         first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     except OSError:
         return None
-    return int(first[4]) + int(first[5])
+    return int(first[4]) + int(first[5]) or None  # some sandboxes count nothing
 
 
 def _parts(members: list[int], workers: int, most: int) -> list[list[int]]:
