@@ -619,3 +619,36 @@ def test_stacks_hold_what_caches_hold() -> None:
     assert sorted(m for part in parts for m in part) == members
     assert max(map(len, parts)) == 2
     assert training._parts(members, 2, 100) == [[0, 2, 4, 6], [1, 3, 5]]
+
+
+def test_a_run_knows_its_precision() -> None:
+    rec = recording()
+    (run,) = train([rec], [replace(QUICK, precision="auto")], device="cpu")
+    used = (
+        "bfloat16"
+        if product_type(replace(QUICK, precision="auto"), torch.device("cpu")) == torch.bfloat16
+        else "float32"
+    )
+    assert run.config.precision == used
+    assert equal(run, train([rec], [run.config], device="cpu")[0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("hidden", [16, 64])
+def test_the_number_of_threads_changes_no_bit(
+    precision: Any, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "idle_processors", lambda: 2)
+    config = replace(
+        QUICK, encoder=EncoderSpec("offset10-model", hidden, 8), batch_size=256, block=1,
+        n_negatives=None, n_steps=6, precision=precision,
+    )  # fmt: skip
+    one, rec = train([recording()], [config], device="cpu")[0], recording()
+    try:
+        torch.set_num_threads(2)
+        two = train([rec], [config], device="cpu")[0]
+        among = train([rec], [replace(config, seed=5), config], device="cpu")[1]
+    finally:
+        torch.set_num_threads(1)
+    assert equal(one, two)
+    assert equal(one, among)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .config import Adam, TrainConfig, latent_slices
+from .config import Adam, Precision, TrainConfig, latent_slices
 from .drawing import SESSION, Draw, draw
 from .draws import Purpose, uniforms
 from .encoders import EncoderSpec, dropouts, encode
@@ -333,10 +333,12 @@ def train_stack(
     if len(lost):  # by the very last update, whose loss nobody computed
         raise _diverged(stack[int(lost[0, 0])].config, done + n_steps - 1)
     final = parameters.temperature().detach().cpu()
+    precision: Precision = "bfloat16" if kind == torch.bfloat16 else "float32"
     trained = [[w.detach().cpu() for w in session] for session in parameters.sessions]
     return [
         Run(
-            config=run.config,
+            # What "auto" was on this device: the run goes on alike elsewhere.
+            config=replace(run.config, precision=precision),
             sessions=tuple(
                 SessionEncoder(tuple(w[g].clone() for w in own), *run.scaling[s])
                 for s, own in enumerate(trained)
