@@ -2,11 +2,11 @@
 
     python benchmarks/speed.py --device cpu|cuda [--only fit_cpu ...] [--json FILE]
 
-
-Needs the `oracle` extra. CEBRA's rate is measured in three stretches per width between our runs and
-extrapolated over its steps; ours is never extrapolated. Fits and grids are judged too: held-out
-bits beside those of one fit of CEBRA on the same data for as many steps. The label rows train on noise,
-where there is nothing to judge; a stretch at a million samples is 4 steps, of some seconds each.
+Needs the `oracle` extra. CEBRA's rate is measured in three stretches per width between our runs
+and extrapolated over its steps; ours is never extrapolated. Fits and grids are judged too:
+held-out bits beside those of one fit of CEBRA on the same data for as many steps. The label rows
+train on noise, where there is nothing to judge; a stretch at a million samples is 4 steps, of some
+seconds each.
 """
 
 from __future__ import annotations
