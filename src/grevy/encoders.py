@@ -16,13 +16,13 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, hardtanh, normalize
+from torch.nn.functional import gelu, hardtanh
 
 from .architectures import ARCHITECTURES, Architecture, Layer
 from .custom import ModuleSpec, encode_windows, module_spec, module_weights
 from .draws import Purpose, uniforms
 from .errors import ConfigError, DataError, FormatError
-from .layers import crop
+from .layers import crop, unit
 from .layers import layer as apply
 from .windows import ReceptiveField
 
@@ -271,19 +271,20 @@ def encode(
         if layer.mean:
             y = torch.cat([y, h[:, ::stride][:, : y.shape[1]]], dim=-1)
         h, spread = y, spread * layer.stride
-    return _finish(ARCHITECTURES[spec.architecture], h.float() if h.dtype == torch.bfloat16 else h)
+    return _finish(ARCHITECTURES[spec.architecture], h)
 
 
 def _finish(architecture: Architecture, h: Tensor) -> Tensor:
     squash = architecture.squash
+    if squash is not None or not architecture.normalise:
+        h = h.float() if h.dtype == torch.bfloat16 else h
     if squash == "tanh":
         h = torch.tanh(h)
     elif squash == "relu":
         h = torch.relu(h)
     elif squash is not None:
         h = hardtanh(h, squash[0], squash[1])
-    # An embedding at the origin stays there: no direction is invented, and nothing is NaN.
-    return normalize(h, dim=-1, eps=1e-12) if architecture.normalise else h
+    return unit(h) if architecture.normalise else h
 
 
 def _pairs(layers: Sequence[Layer], weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -1,8 +1,8 @@
 """One layer of G encoders, forwards and backwards, as matrix products.
 
 Activity lies time first, (runs, time, segments, channels), so that all segments share one product
-a tap, or one convolution of an image whose height is time. Which of the two is quicker depends on
-the device; both are here and give the same numbers but for rounding.
+a tap, or one convolution of an image whose height is time, or on a GPU a kernel of our own. Which
+is quickest depends on the device; all give the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, gelu, pad
+from torch.nn.functional import conv2d, gelu, normalize, pad
 
-__all__ = ["convolve", "crop", "layer"]
+from .kernels import kernels_for
+
+__all__ = ["convolve", "crop", "layer", "unit"]
 
 _ONE_DNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 Skip = Literal["", "inner", "outer"]
@@ -65,11 +67,19 @@ class _Layer(torch.autograd.Function):
         skip: Skip,
         bend: bool,
     ) -> Tensor:
-        kind, weight = weight.dtype, weight.to(x.dtype)
+        kind, needed = weight.dtype, any(ctx.needs_input_grad)
+        gpu = kernels_for(x) if stride == 1 else None
+        y: Tensor
+        if gpu is not None:
+            x = x.contiguous()
+            y, bent = gpu.convolve(x, weight, bias, gap=gap, skip=skip, bend=bend, keep=needed)
+            ctx.save_for_backward(x, weight, bent)
+            ctx.how = (stride, gap, skip, kind)
+            return y
+        weight = weight.to(x.dtype)
         y = convolve(x, weight, bias.to(x.dtype), stride=stride, gap=gap)
         if skip == "inner":
             y += crop(x, y, weight.shape[1], gap)
-        needed = any(ctx.needs_input_grad)
         if needed:
             ctx.save_for_backward(x, weight, y if bend else None)
             ctx.how = (stride, gap, skip, kind)
@@ -84,6 +94,15 @@ class _Layer(torch.autograd.Function):
         x, weight, bent = ctx.saved_tensors
         stride, gap, skip, kind = ctx.how
         outer = gradients[0].contiguous()
+        gpu = kernels_for(x) if stride == 1 else None
+        if gpu is not None:
+            grad = outer if bent is None else gpu.bend_back(outer, bent)
+            to_weight, to_bias = gpu.weigh(x, grad, taps=weight.shape[1], gap=gap)
+            to_x = None
+            if ctx.needs_input_grad[0]:
+                beside = {"": None, "inner": grad, "outer": outer}[skip]
+                to_x = gpu.spread(grad, weight, beside, time=x.shape[1], gap=gap)
+            return to_x, to_weight, to_bias, None, None, None, None
         grad = outer if bent is None else torch.ops.aten.gelu_backward(outer, bent)
         taps = [x[:, rows] for rows in _taps(x.shape[1], weight.shape[1], stride, gap)]
         flat = grad.flatten(1, 2)
@@ -99,6 +118,33 @@ class _Layer(torch.autograd.Function):
                 part += (grad if skip == "inner" else outer)[..., :both]
         to_bias = grad.sum(dim=2).to(kind).sum(dim=1)
         return to_x, to_weight, to_bias, None, None, None, None
+
+
+def unit(h: Tensor) -> Tensor:
+    """Latents over their length along the last axis; bfloat16 becomes float32.
+
+    An embedding at the origin stays there: no direction is invented, and nothing is NaN.
+    """
+    if kernels_for(h) is not None:
+        return _Unit.apply(h)  # type: ignore[no-any-return, no-untyped-call]
+    return normalize(h.float() if h.dtype == torch.bfloat16 else h, dim=-1, eps=1e-12)
+
+
+class _Unit(torch.autograd.Function):
+    """`unit` as one kernel forwards and one back."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        z, length = kernels_for(h).unit(h.contiguous())  # type: ignore[union-attr]
+        ctx.save_for_backward(z, length)
+        ctx.kind = h.dtype
+        return z  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        z, length = ctx.saved_tensors
+        gpu = kernels_for(z)
+        return gpu.unit_back(gradients[0].contiguous(), z, length, ctx.kind)  # type: ignore[union-attr, no-any-return]
 
 
 def crop(x: Tensor, like: Tensor, kernel: int, gap: int) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .kernels import kernels_for
+
 __all__ = ["Distance", "InfoNCE", "bits_above_chance", "info_nce"]
 
 
@@ -101,6 +103,14 @@ class _MeanLogSumExp(torch.autograd.Function):
         rows = max(1, _ROOM // max(1, runs * b.shape[1]))
         rows = max(others, rows // others * others) if others else rows
         needed = any(ctx.needs_input_grad)
+        gpu = kernels_for(a) if a.dtype == torch.float32 else None
+        if gpu is not None:
+            each, *gradients = gpu.log_sum_exp(
+                a.contiguous(), b.contiguous(), None if c is None else c.contiguous(), others,
+                needed=needed,
+            )  # fmt: skip
+            ctx.save_for_backward(*gradients)
+            return each.mean(dim=-1)  # type: ignore[no-any-return]
         values = a.new_empty(runs, n_rows)
         to_a, to_b = torch.empty_like(a), torch.zeros_like(b)
         to_c = None if c is None else torch.zeros_like(c)

@@ -3,7 +3,7 @@
 Runs are stacked on a leading axis: one gather, one batched product a tap, one Adam step on a flat
 vector (G, P) serve them all. Each run draws from its own table with its own seed, so what it
 computes does not depend on its neighbours. With several sessions every run has one encoder a
-session, and one loss over the windows of all.
+session, and one loss over the windows of all. On a GPU a step is recorded once and then played.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .config import Adam, Precision, TrainConfig, latent_slices
-from .drawing import SESSION, Draw, draw
+from .config import Precision, TrainConfig, latent_slices
+from .drawing import SESSION, Draw, Segments, draw
 from .draws import Purpose, uniforms
 from .encoders import EncoderSpec, dropouts, encode
 from .errors import DivergedError
+from .kernels import kernels_for
 from .losses import bits_above_chance, info_nce
 from .masks import mask_factors
-from .model import OptimiserState, Run, SessionEncoder, effective_weights
+from .model import Run, SessionEncoder, effective_weights
+from .optimiser import Optimiser, Parameters
 from .pairs import PairTable
-from .windows import Spans, dense_rows
+from .playback import at, later, pack, record, stacked, unpack
+from .windows import ReceptiveField, Spans, dense_rows
 
 __all__ = ["Activity", "Prepared", "Progress", "product_type", "shape", "train_stack"]
 
@@ -36,6 +39,8 @@ _ROOM = 2**22
 """Draws kept at once, in numbers: long batches are drawn for fewer steps ahead."""
 _CHUNK = 50
 """Steps drawn at once; a run's draws do not depend on it."""
+_WARM = 3
+"""Steps done one by one before one is recorded: kernels are compiled in them."""
 
 
 class Progress(NamedTuple):
@@ -97,136 +102,6 @@ def _draw(run: Prepared, steps: Tensor) -> Draw:
     )
 
 
-def _stack_draws(draws: list[Draw], where: torch.device) -> Draw:
-    """Draws of G runs as one, every tensor with the runs on its second axis (steps, G, ...)."""
-
-    def stack(parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts, dim=1).to(where)
-
-    first = draws[0]
-    return Draw(
-        groups=tuple(
-            replace(g, start=stack([d.groups[i].start for d in draws]))
-            for i, g in enumerate(first.groups)
-        ),
-        reference=stack([d.reference for d in draws]),
-        positives=tuple(
-            stack([d.positives[i] for d in draws]) for i in range(len(first.positives))
-        ),
-        negative=stack([d.negative for d in draws]),
-        others=first.others,
-    )
-
-
-class _Parameters:
-    """All that training changes, in one tensor (G, P), so that Adam is a few large steps.
-
-    `sessions` holds every session's tensors (G, ...) in order, trained ones as leaf views of the
-    flat one, frozen ones as they are; a learned temperature is the last column, as the logarithm
-    of its inverse.
-    """
-
-    def __init__(self, stack: list[Prepared], where: torch.device) -> None:
-        runs, config = len(stack), stack[0].config
-        frozen = set(stack[0].frozen)
-        parts: list[Tensor] = []
-        for s in range(len(stack[0].weights)):
-            for i in range(len(stack[0].weights[s])):
-                if i not in frozen:
-                    parts.append(torch.stack([run.weights[s][i] for run in stack]))
-        warm = torch.tensor([_first_temperature(run) for run in stack])
-        if config.learn_temperature:
-            parts.append(torch.stack([_first_sharpness(run) for run in stack]))
-        self.flat = torch.cat([p.reshape(runs, -1) for p in parts], dim=1).to(where)
-        self.leaves: list[Tensor] = []
-        position = 0
-        for part in parts:
-            size = part[0].numel()
-            view = self.flat[:, position : position + size].view(part.shape)
-            self.leaves.append(view.detach().requires_grad_())
-            position += size
-        trained = iter(self.leaves)
-        self.sessions = [
-            [
-                torch.stack([run.weights[s][i] for run in stack]).to(where)
-                if i in frozen
-                else next(trained)
-                for i in range(len(stack[0].weights[s]))
-            ]
-            for s in range(len(stack[0].weights))
-        ]
-        self.sharpness = next(trained)[:, 0] if config.learn_temperature else None
-        self.fixed = warm.to(where)
-
-    def temperature(self) -> Tensor:
-        """Of every run, (G,)."""
-        return self.fixed if self.sharpness is None else torch.exp(-self.sharpness)
-
-
-def _first_temperature(run: Prepared) -> float:
-    """A learned temperature starts at its floor if it was set below: there it can still rise."""
-    if not run.config.learn_temperature:
-        return run.config.temperature
-    before = run.start is not None and run.start.config.learn_temperature
-    first = run.start.temperature if run.start is not None and before else run.config.temperature
-    floor = run.config.min_temperature
-    return first if floor is None else max(first, floor)
-
-
-def _first_sharpness(run: Prepared) -> Tensor:
-    """The logarithm of the inverse temperature, (1,), exactly as a run left it."""
-    if run.start is not None and run.start.state is not None and len(run.start.state.sharpness):
-        floor = run.config.min_temperature
-        exact = run.start.state.sharpness
-        return exact if floor is None else exact.clamp(max=-math.log(floor))
-    return -torch.tensor([_first_temperature(run)]).log()
-
-
-class _Optimiser:
-    """Adam (Kingma & Ba 2015, algorithm 1) for G runs, a learning rate each, in place."""
-
-    def __init__(self, stack: list[Prepared], flat: Tensor) -> None:
-        self.adam: Adam = stack[0].config.adam
-        self.momentum, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
-        self.largest = torch.zeros_like(flat) if self.adam.amsgrad else None
-        self.rate = torch.tensor([[run.config.learning_rate] for run in stack], device=flat.device)
-        states = [run.start.state for run in stack if run.start is not None]
-        known = [s for s in states if s is not None]
-        self.taken = 0  # not the run's steps: averages that begin anew are corrected anew
-        if len(known) == len(stack):
-            self.taken = int(known[0].steps)
-            self.momentum[:] = torch.stack([s.momentum for s in known])
-            self.square[:] = torch.stack([s.square for s in known])
-            if self.largest is not None:
-                self.largest[:] = torch.stack([s.largest for s in known])
-
-    def step(self, flat: Tensor, grad: Tensor) -> None:
-        """The next update."""
-        a = self.adam
-        self.taken += 1
-        if a.weight_decay:
-            grad = grad.add(flat, alpha=a.weight_decay)
-        self.momentum.lerp_(grad, 1 - a.beta1)
-        self.square.mul_(a.beta2).addcmul_(grad, grad, value=1 - a.beta2)
-        square = self.square
-        if self.largest is not None:
-            square = torch.maximum(self.largest, self.square, out=self.largest)
-        size = self.rate / (1 - a.beta1**self.taken)
-        root = (square.sqrt() / math.sqrt(1 - a.beta2**self.taken)).add_(a.eps)
-        flat.sub_(size * self.momentum / root)
-
-    def state(self, g: int, sharpness: Tensor | None) -> OptimiserState:
-        """Of one run, on the CPU."""
-        none = torch.empty(0)
-        return OptimiserState(
-            momentum=self.momentum[g].cpu().clone(),
-            square=self.square[g].cpu().clone(),
-            largest=none if self.largest is None else self.largest[g].cpu().clone(),
-            sharpness=none if sharpness is None else sharpness.detach()[g : g + 1].cpu().clone(),
-            steps=torch.tensor([self.taken]),
-        )
-
-
 class Activity:
     """One session's samples on the device, and the means of channels over stretches of them."""
 
@@ -272,142 +147,270 @@ def train_stack(
     report: Callable[[int, Progress], None],
 ) -> list[Run]:
     """Train runs of one shape for their `n_steps`; `report` hears of every chunk of steps."""
-    where, first = activity[0].samples.device, stack[0].config
-    kind = product_type(first, where)
-    runs, n_steps = len(stack), first.n_steps
-    n_terms = len(latent_slices(first))
-    done = 0 if stack[0].start is None else len(stack[0].start.losses)
-    parameters = _Parameters(stack, where)
-    optimiser = _Optimiser(stack, parameters.flat)
-    scaling = [
-        (
-            torch.stack([run.scaling[s][0] for run in stack]).to(where),
-            torch.stack([run.scaling[s][1] for run in stack]).to(where),
-        )
-        for s in range(len(activity))
-    ]
-    # Narrow numbers keep few digits: each channel is taken about its own mean.
-    centres = [
-        torch.stack([a.mean(run.spans[s]) for run in stack]) if kind == torch.bfloat16 else None
-        for s, a in enumerate(activity)
-    ]
-    ceiling = -math.log(first.min_temperature) if first.min_temperature else math.inf
-    losses = torch.zeros(n_steps, runs, n_terms, 2, device=where)
-    temperatures = torch.zeros(n_steps, runs, device=where)
-    probe = _draw(stack[0], torch.tensor([done]))
-    n_negatives = probe.n_negatives
-    size = probe.reference.shape[1] * (1 + len(probe.positives)) + n_negatives
-    chunk = max(1, min(_CHUNK, _ROOM // (size * runs)))
-    for begin in range(0, n_steps, chunk):
-        end = min(begin + chunk, n_steps)
-        steps = torch.arange(done + begin, done + end)
-        triplets = _stack_draws([_draw(run, steps) for run in stack], where)
-        for i in range(end - begin):
-            temperature = parameters.temperature()
-            terms = _loss(
-                activity,
-                stack,
-                parameters.sessions,
-                scaling,
-                triplets,
-                i,
-                int(steps[i]),
-                temperature,
-                centres,
-            )
-            grads = torch.autograd.grad(terms.sum(), parameters.leaves)
-            with torch.no_grad():
-                grad = torch.cat([g.reshape(runs, -1) for g in grads], dim=1)
-                optimiser.step(parameters.flat, grad)
-                if first.learn_temperature:
-                    # Projected, not clamped in the loss: at the border the gradient stays alive.
-                    parameters.flat[:, -1].clamp_(max=ceiling)
-                losses[begin + i], temperatures[begin + i] = terms.detach(), temperature.detach()
-        seen = losses[begin:end].cpu().numpy()
-        _refuse_divergence(seen, done + begin, stack)
-        last = seen[-10:].mean(axis=(0, 1)).sum(axis=0)
-        bits = bits_above_chance(float(last.sum()) / n_terms, n_negatives)
-        warmth = float(temperatures[end - 1].mean())
-        report(end * runs, Progress(0, 0, float(last[0]), float(last[1]), warmth, bits))
-    lost = (~torch.isfinite(parameters.flat).all(dim=1)).nonzero()
-    if len(lost):  # by the very last update, whose loss nobody computed
-        raise _diverged(stack[int(lost[0, 0])].config, done + n_steps - 1)
-    final = parameters.temperature().detach().cpu()
-    precision: Precision = "bfloat16" if kind == torch.bfloat16 else "float32"
-    trained = [[w.detach().cpu() for w in session] for session in parameters.sessions]
-    return [
-        Run(
-            # What "auto" was on this device: the run goes on alike elsewhere.
-            config=replace(run.config, precision=precision),
-            sessions=tuple(
-                SessionEncoder(tuple(w[g].clone() for w in own), *run.scaling[s])
-                for s, own in enumerate(trained)
-            ),
-            losses=losses[:, g].cpu().numpy().copy(),
-            temperatures=temperatures[:, g].cpu().numpy().copy(),
-            temperature=float(final[g]) if first.learn_temperature else run.config.temperature,
-            state=optimiser.state(g, parameters.sharpness),
-            n_negatives=n_negatives,
-            recording_hash=source,
-            parent=run.parent,
-        )
-        for g, run in enumerate(stack)
-    ]
-
-
-def _loss(
-    activity: list[Activity],
-    stack: list[Prepared],
-    sessions: list[list[Tensor]],
-    scaling: list[tuple[Tensor, Tensor]],
-    triplets: Draw,
-    i: int,
-    step: int,
-    temperature: Tensor,
-    centres: list[Tensor | None],
-) -> Tensor:
-    """Positive and negative part of every term of the loss of every run, (G, n_terms, 2)."""
     config, runs = stack[0].config, len(stack)
+    done = 0 if stack[0].start is None else len(stack[0].start.losses)
+    probe = _draw(stack[0], torch.tensor([done]))
+    size = probe.reference.shape[1] * (1 + len(probe.positives)) + probe.n_negatives
+    chunk = max(1, min(_CHUNK, _ROOM // (size * runs)))
+    program = _Program(activity, stack)
+    waiting: list[tuple[int, Callable[[], NDArray[np.float32]]]] = []
+
+    def look() -> None:
+        begin, wait = waiting.pop(0)
+        losses, warmth = _apart(wait())
+        _refuse_divergence(losses, done + begin, stack)
+        last = losses[-10:].mean(axis=(0, 1))
+        positive, negative = map(float, last.sum(axis=0))
+        bits = bits_above_chance((positive + negative) / len(last), probe.n_negatives)
+        steps = (begin + len(losses)) * runs
+        report(steps, Progress(0, 0, positive, negative, float(warmth[-1].mean()), bits))
+
+    for begin in range(0, config.n_steps, chunk):
+        end = min(begin + chunk, config.n_steps)
+        steps = torch.arange(done + begin, done + end)
+        program.run(stacked([_draw(run, steps) for run in stack]), done + begin)
+        waiting.append((begin, later(program.seen[begin:end])))
+        if program.where.type == "cpu" or len(waiting) > 1:
+            look()  # at the chunk before this one on a GPU, which is thus never out of work
+    while waiting:
+        look()
+    return program.finish(source, done, probe.n_negatives)
+
+
+class _Program:
+    """The state of a stack on its device, and the step that changes it.
+
+    Attributes
+    ----------
+    seen : float32 tensor, shape (n_steps, G, 2 n_terms + 1)
+        Of every step both parts of every term of the loss, and the temperature.
+    """
+
+    def __init__(self, activity: list[Activity], stack: list[Prepared]) -> None:
+        self.activity, self.stack, self.config = activity, stack, stack[0].config
+        self.where, config = activity[0].samples.device, self.config
+        self.kind = product_type(config, self.where)
+        of_runs = [
+            [[run.weights[s][i] for run in stack] for i in range(len(stack[0].weights[s]))]
+            for s in range(len(activity))
+        ]
+        learned = [_first_sharpness(run) for run in stack] if config.learn_temperature else None
+        self.parameters = Parameters(
+            of_runs,
+            set(stack[0].frozen),
+            None if learned is None else torch.stack(learned),
+            self.where,
+        )
+        left = [run.start.state for run in stack if run.start is not None]
+        known = [state for state in left if state is not None]
+        self.optimiser = Optimiser(
+            config.adam,
+            [run.config.learning_rate for run in stack],
+            known if len(known) == len(stack) else [],
+            config.n_steps,
+            self.parameters.flat,
+        )
+        self.fixed = torch.tensor([run.config.temperature for run in stack]).to(self.where)
+        self.ceiling = -math.log(config.min_temperature) if config.min_temperature else math.inf
+        self.scaling = [_scaling(a, stack, s, self.kind) for s, a in enumerate(activity)]
+        width = 2 * len(latent_slices(config)) + 1
+        self.seen = torch.zeros(config.n_steps, len(stack), width, device=self.where)
+        self.number = torch.zeros(1, dtype=torch.int64, device=self.where)  # of the step, from 0
+        self.place = torch.zeros_like(self.number)  # of the step in the table of draws
+        self.table: Tensor | None = None
+        self.play: Callable[[], None] | None = None
+        self.warmed = 0
+
+    def temperature(self) -> Tensor:
+        """Of every run, (G,)."""
+        sharpness = self.parameters.sharpness
+        return self.fixed if sharpness is None else torch.exp(-sharpness)
+
+    def run(self, draws: Draw, first: int) -> None:
+        """Do the steps that were drawn, from step number `first` on."""
+        steps = len(draws.reference)
+        if not _recordable(self.config, self.where):
+            for i in range(steps):
+                self.step(at(draws, i, self.where), first + i)
+            return
+        rows = pack(draws)
+        rows = rows.pin_memory() if self.where.type == "cuda" else rows
+        if self.table is None:
+            self.table = torch.empty(rows.shape, dtype=rows.dtype, device=self.where)
+        self.table[:steps].copy_(rows, non_blocking=True)
+        self.place.zero_()
+
+        def step() -> None:
+            row = self.table.index_select(0, self.place)[0]  # type: ignore[union-attr]
+            self.step(unpack(row, draws), first)
+            self.place.add_(1)
+
+        for _ in range(steps):
+            if self.play is None and self.warmed == _WARM:
+                self.play = record(step)
+            if self.play is None:
+                step()
+                self.warmed += 1
+            else:
+                self.play()
+
+    def step(self, now: Draw, number: int) -> None:
+        """One step; the number is of use to masks and dropout alone."""
+        temperature = self.temperature()
+        terms = _loss(self, now, number, temperature)
+        grad = self.parameters.gradient(terms.sum())
+        with torch.no_grad():
+            flat = self.parameters.flat
+            self.optimiser.step(flat, grad, self.number)
+            if self.config.learn_temperature:
+                # Projected, not clamped in the loss: at the border the gradient stays alive.
+                flat[:, -1].clamp_(max=self.ceiling)
+            seen = torch.cat([terms.detach().flatten(1), temperature.detach()[:, None]], dim=1)
+            self.seen.index_copy_(0, self.number, seen[None])
+            self.number.add_(1)
+
+    def finish(self, source: str, done: int, n_negatives: int) -> list[Run]:
+        """The runs as they stand."""
+        lost = (~torch.isfinite(self.parameters.flat).all(dim=1)).nonzero()
+        n_steps = len(self.seen)
+        if len(lost):  # by the very last update, whose loss nobody computed
+            raise _diverged(self.stack[int(lost[0, 0])].config, done + n_steps - 1)
+        final = self.temperature().detach().cpu()
+        precision: Precision = "bfloat16" if self.kind == torch.bfloat16 else "float32"
+        trained = [[w.detach().cpu() for w in session] for session in self.parameters.sessions]
+        losses, temperatures = _apart(self.seen.cpu().numpy())
+        return [
+            Run(
+                # What "auto" was on this device: the run goes on alike elsewhere.
+                config=replace(run.config, precision=precision),
+                sessions=tuple(
+                    SessionEncoder(tuple(w[g].clone() for w in own), *run.scaling[s])
+                    for s, own in enumerate(trained)
+                ),
+                losses=losses[:, g].copy(),
+                temperatures=temperatures[:, g].copy(),
+                temperature=(
+                    float(final[g]) if run.config.learn_temperature else run.config.temperature
+                ),
+                state=self.optimiser.state(g, n_steps, self.parameters.sharpness),
+                n_negatives=n_negatives,
+                recording_hash=source,
+                parent=run.parent,
+            )
+            for g, run in enumerate(self.stack)
+        ]
+
+
+def _apart(seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a program saw, as losses (steps, G, n_terms, 2) and temperatures (steps, G)."""
+    steps, runs, width = seen.shape
+    return seen[..., :-1].reshape(steps, runs, width // 2, 2), seen[..., -1]
+
+
+def _first_sharpness(run: Prepared) -> Tensor:
+    """The logarithm of the inverse temperature, (1,), exactly as a run left it.
+
+    A learned temperature starts at its floor if it was set below: there it can still rise.
+    """
+    floor = run.config.min_temperature
+    if run.start is not None and run.start.state is not None and len(run.start.state.sharpness):
+        exact = run.start.state.sharpness
+        return exact if floor is None else exact.clamp(max=-math.log(floor))
+    before = run.start is not None and run.start.config.learn_temperature
+    first = run.start.temperature if run.start is not None and before else run.config.temperature
+    return -torch.tensor([first if floor is None else max(first, floor)]).log()
+
+
+def _recordable(config: TrainConfig, where: torch.device) -> bool:
+    """Whether a step is the same program each time: masks and dropout are drawn on the host."""
+    known = isinstance(config.encoder, EncoderSpec) and not dropouts(config.encoder)
+    return where.type == "cuda" and known and not config.masks
+
+
+class _Scaling(NamedTuple):
+    """What is taken from every channel of a session and what it is divided by, (G, C) each."""
+
+    mean: Tensor
+    sd: Tensor
+    centre: Tensor | None  # this much of the mean before numbers become narrow
+    plain: bool  # nothing is left to be folded into the weights
+
+
+def _scaling(
+    activity: Activity, stack: list[Prepared], session: int, kind: torch.dtype
+) -> _Scaling:
+    mean = torch.stack([run.scaling[session][0] for run in stack])
+    sd = torch.stack([run.scaling[session][1] for run in stack])
+    centre = None
+    if kind == torch.bfloat16:
+        # Narrow numbers keep few digits: each channel is taken about its own mean.
+        centre = torch.stack([activity.mean(run.spans[session]) for run in stack])
+    plain = centre is None and not bool(mean.any()) and bool((sd == 1).all())
+    where = activity.samples.device
+    return _Scaling(mean.to(where), sd.to(where), centre, plain)
+
+
+def _loss(program: _Program, now: Draw, step: int, temperature: Tensor) -> Tensor:
+    """Positive and negative part of every term of the loss of every run, (G, n_terms, 2)."""
+    config, runs = program.config, len(program.stack)
     spec = config.encoder
     # What is masked is zero after scaling, so that it says "mean" and not some far value.
     folds = spec.folds and not config.masks
     weights = []
-    for own, (mean, sd), centre in zip(sessions, scaling, centres, strict=True):
-        less = mean if centre is None else mean - centre
-        weights.append(effective_weights(own, less, sd) if folds else own)
+    for own, scale in zip(program.parameters.sessions, program.scaling, strict=True):
+        less = scale.mean if scale.centre is None else scale.mean - scale.centre
+        fold = folds and not scale.plain
+        weights.append(effective_weights(own, less, scale.sd) if fold else own)
     parts = []
-    for k, group in enumerate(triplets.groups):
-        s = group.session
-        samples, centre = activity[s].samples, centres[s]
-        rows = dense_rows(group.start[i], group.outputs, spec.field, len(samples))
-        x = samples.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        if centre is not None:
-            x = (x - centre[:, None, None]).to(torch.bfloat16)
+    for k, group in enumerate(now.groups):
+        scale = program.scaling[group.session]
+        x = _windows(program.activity[group.session], group, spec.field, scale.centre, program.kind)
         if config.scale != "none" and not folds:
-            x = (x - scaling[s][0][:, None, None]) / scaling[s][1][:, None, None]
+            x = (x - scale.mean[:, None, None]) / scale.sd[:, None, None]
         if config.masks:
             x = x * _mask(config, k, step, x)
         kept = _kept(config, k, step, x)
-        parts.append(encode(spec, weights[s], x, kept=kept).reshape(runs, -1, spec.latents))
-    z = torch.cat(parts, dim=1)
+        parts.append(
+            encode(spec, weights[group.session], x, kept=kept).reshape(runs, -1, spec.latents)
+        )
+    z = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def pick(places: Tensor) -> Tensor:
         return z.gather(1, places[..., None].expand(-1, -1, spec.latents))
 
-    reference = pick(triplets.reference[i])
-    negative = reference if triplets.others else pick(triplets.negative[i])
+    reference = pick(now.reference)
+    negative = reference if now.others else pick(now.negative)
     terms = []
-    for places, part in zip(triplets.positives, latent_slices(config), strict=True):
+    for places, part in zip(now.positives, latent_slices(config), strict=True):
         loss = info_nce(
             reference[..., part],
-            pick(places[i])[..., part],
+            pick(places)[..., part],
             negative[..., part],
             temperature=temperature,
             distance=config.distance,
-            others=triplets.others,
+            others=now.others,
         )
         terms.append(torch.stack([loss.positive, loss.negative], dim=-1))
     return torch.stack(terms, dim=1)
+
+
+def _windows(
+    activity: Activity,
+    group: Segments,
+    field: ReceptiveField,
+    centre: Tensor | None,
+    kind: torch.dtype,
+) -> Tensor:
+    """The samples behind some segments, less each channel's centre, (G, S, n, C)."""
+    samples, gpu = activity.samples, kernels_for(activity.samples)
+    if gpu is not None:
+        time = group.outputs + len(field) - 1
+        return gpu.gather(  # type: ignore[no-any-return]
+            samples, group.start, centre, before=field.left, time=time, kind=kind
+        )
+    rows = dense_rows(group.start, group.outputs, field, len(samples))
+    x = samples.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return (x if centre is None else x - centre[:, None, None]).to(kind)
 
 
 def _mask(config: TrainConfig, group: int, step: int, x: Tensor) -> Tensor:

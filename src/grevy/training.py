@@ -21,6 +21,7 @@ from .errors import ConfigError
 from .masks import check_masks
 from .model import Run, activity_tensor, choose_device, fingerprint
 from .pairs import prepare_sessions
+from .playback import lane
 from .recording import Recording
 from .stack import Activity, Prepared, Progress, shape, train_stack
 from .windows import Spans, within
@@ -29,6 +30,8 @@ __all__ = ["Progress", "adapt", "resume", "train"]
 
 _TOGETHER = 2**16
 """References times hidden units that one worker holds at once."""
+_LANES = 4
+"""Stacks that share a GPU at a time."""
 
 OnStep = Callable[[Progress], None]
 
@@ -235,12 +238,15 @@ def _train(
     source = "+".join(fingerprint(r) for r in recordings)
     activity = [Activity(activity_tensor(r).to(where)) for r in recordings]
     usual = torch.get_num_threads()
-    threads = usual if where.type == "cpu" else 1
-    threads = min(threads, idle_processors()) if threads > 1 else 1
+    on_cpu = where.type == "cpu"
+    # Stacks of different shapes share a GPU, each on a stream of its own.
+    threads = min(usual, idle_processors() if usual > 1 else 1) if on_cpu else _LANES
     parts = [
         part
         for members in groups.values()
-        for part in _parts(members, threads, _most(prepared[members[0]].config, where))
+        for part in _parts(
+            members, threads if on_cpu else 1, _most(prepared[members[0]].config, where)
+        )
     ]
     steps_done, lock = [0] * len(parts), threading.Lock()
 
@@ -251,12 +257,13 @@ def _train(
                 if on_step is not None:
                     on_step(part._replace(done=sum(steps_done), of=total))
 
-        return train_stack(activity, [prepared[i] for i in parts[place]], source, report)
+        with lane(where):
+            return train_stack(activity, [prepared[i] for i in parts[place]], source, report)
 
     try:
         if threads == 1 or len(parts) == 1:
             # Two threads that wait for one another inside every product need two idle processors.
-            torch.set_num_threads(threads if where.type == "cpu" else usual)
+            torch.set_num_threads(threads if on_cpu else usual)
             trained = [work(place) for place in range(len(parts))]
         else:
             # Runs are independent: one thread each never waits.
