@@ -10,6 +10,7 @@ import torch
 
 from .config import TrainConfig
 from .encoders import EncoderSpec
+from .kernels import kernels_for
 from .model import held_out_bits
 from .pairs import TimePairs
 from .recording import make_recording
@@ -37,6 +38,13 @@ def examine() -> dict[str, str]:
         f"{torch.get_num_threads()} of those)"
     )
     facts["products on the CPU"] = str(product_type(TrainConfig(), torch.device("cpu")))[6:]
+    facts["kernels for GPUs"] = (
+        "not used: there is no GPU"
+        if not torch.cuda.is_available()
+        else "used"
+        if kernels_for(torch.ones(1, 1, device="cuda")) is not None
+        else "not used: torch's operations do the work, more slowly"
+    )
     begin = time.perf_counter()
     try:
         facts["self-test"] = _self_test()

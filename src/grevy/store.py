@@ -223,9 +223,10 @@ def _check(path: Path, run: Run) -> None:
         if not shapes or found != shapes or session.sd.shape != session.mean.shape:
             raise FormatError(f"{path}: weights of shapes {found} do not fit its configuration.")
         parts = [*session.weights, session.mean, session.sd]
-        if session.sd.dtype == torch.float32 and not bool((session.sd > 0).all()):
+        if session.sd.dtype == torch.float32 and not (session.sd.numpy() > 0).all():
             raise FormatError(f"{path}: the sd of every channel must be positive.")
-        if any(w.dtype != torch.float32 or not bool(torch.isfinite(w).all()) for w in parts):
+        # By numpy: torch's threads take longer to wake than these sums last.
+        if any(w.dtype != torch.float32 or not np.isfinite(w.numpy()).all() for w in parts):
             raise FormatError(f"{path}: weights must be finite float32 numbers.")
     if run.losses.ndim != 3 or run.losses.shape[2] != 2 or run.losses.dtype != np.float32:
         raise FormatError(f"{path}: the losses must be float32 of shape (steps, terms, 2).")
