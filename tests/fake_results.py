@@ -8,6 +8,7 @@ import numpy as np
 
 from grevy.results import (
     Candidate,
+    Claim,
     Confusion,
     Difference,
     EmbeddingArrays,
@@ -142,6 +143,25 @@ def _identity(rng: np.random.Generator) -> tuple[list[Score], list[Difference], 
     return scores, gaps, table
 
 
+def _claims(rng: np.random.Generator) -> list[Claim]:
+    """Time-locked for all but the undriven one; content for two thirds; three of another length."""
+    rows = []
+    for i, name in enumerate(MOVIES):
+        p = 0.4 if name == UNDRIVEN else 0.001
+        rows.append(
+            Claim("time-locked", name, "median error", "s", 3.1, 7.4, 7.1, 7.7, p, p * 1.1, 999)
+        )
+        if i < 3:
+            reason = "There is no other stimulus of its length to exchange presentations with."
+            rows.append(Claim("content", name, "", "", *(NAN,) * 6, 0, reason))
+        else:
+            p = 0.001 if i < 9 else float(rng.uniform(0.2, 0.9))
+            gain = "gain over other stimuli"
+            rows.append(Claim("content", name, gain, "s", 0.4, -0.03, -0.1, 0.05, p, p, 999))
+    rows.append(Claim("identity", "", "accuracy", "", 0.71, 0.083, 0.06, 0.11, 0.001, 0.001, 999))
+    return rows
+
+
 def embedding(seed: int = 0, *, latents: int = 8, per_repeat: int = 60) -> EmbeddingArrays:
     """Twelve movies, ten repeats: a loop of its own for each but the undriven one."""
     rng = np.random.default_rng(seed)
@@ -253,6 +273,7 @@ def movies(seed: int = 0) -> tuple[Results, EmbeddingArrays]:
         versions={"grevy": "0.1.0", "python": "3.11.9", "torch": "2.10.0", "device": "cpu"},
         command="grevy run --config run.toml --out NEW_FOLDER",
         seconds={"choose": 31.2, "train": 44.0, "folds over repeats": 412.7, "decode": 55.1},
+        claims=tuple(_claims(rng)),
     )
     return results, arrays
 
@@ -292,6 +313,7 @@ def labels(seed: int = 1) -> tuple[Results, EmbeddingArrays]:
         presentations=(),
         scores=tuple(scores),
         differences=tuple(gaps),
+        claims=(),
         confusions=(),
         traces=(
             trace("heading", "rad", 2 * np.pi, heading),

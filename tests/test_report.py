@@ -314,6 +314,19 @@ def test_the_page_tells_each_stimulus_and_why_some_are_not_decoded(movies):
     assert movies[2].command in page.text
 
 
+def test_the_page_says_what_may_be_claimed(movies):
+    _, text, results, _ = movies
+    page = Page(text).text
+    assert "What may be claimed" in page
+    for c in results.claims:
+        assert c.refused in page
+    assert page.count("No claim: the population is not shown to follow it.") == 1
+    assert page.count("and not the clock since its onset alone.") == 6
+    assert page.count("cannot be told.") == 3
+    assert "p = 0.001" in page
+    assert "What may be claimed" not in render(replace(results, claims=())).text
+
+
 def test_the_page_is_accessible_and_complete(movies):
     page = Page(movies[1])
     assert page.named("html")[0]["lang"] == "en"
@@ -434,7 +447,7 @@ def test_results_come_back_as_they_were(which, tmp_path):
     results, arrays = which()
     saved.save_results(tmp_path, results, arrays)
     read, points = saved.load_results(tmp_path)
-    assert read == results
+    assert repr(read) == repr(results)  # in which NaN is equal to NaN
     assert points is not None
     for field in fields(EmbeddingArrays):
         a, b = getattr(arrays, field.name), getattr(points, field.name)
@@ -573,7 +586,8 @@ def test_a_finished_folder_holds_no_temporary_file(movies):
     out, _, results, arrays = movies
     saved.save_results(out, results, arrays)
     names = {p.name for p in out.iterdir()}
-    assert names == {"figures", "report.html", "results.json", "embedding.npz", "scores.csv"}
+    files = {"report.html", "results.json", "embedding.npz", "scores.csv", "claims.csv"}
+    assert names == {"figures", *files}
     assert all(p.suffix == ".png" for p in (out / "figures").iterdir())
 
 

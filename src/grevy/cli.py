@@ -106,15 +106,16 @@ def run(
     steps: int | None = None,
     search_steps: int | None = None,
     folds: int | None = None,
+    nulls: int | None = None,
     seed: int | None = None,
     device: str | None = None,
     quiet: _Quiet = False,
 ) -> None:
     """Do everything: read a recording, choose and train an encoder, decode, write a report.
 
-    The folder OUT then holds report.html, run.toml (every setting), scores.csv, results.json,
-    embedding.npz, model.safetensors, figures and a log. A finished OUT is never overwritten; the
-    same call on an unfinished one goes on.
+    The folder OUT then holds report.html, run.toml (every setting), scores.csv, claims.csv,
+    results.json, embedding.npz, model.safetensors, figures and a log. A finished OUT is never
+    overwritten; the same call on an unfinished one goes on.
 
     Parameters
     ----------
@@ -163,6 +164,8 @@ def run(
         Training steps of each candidate.
     folds
         At most this many folds.
+    nulls
+        Null decodings behind each p value (999); 0 tests no claim.
     seed
         Every random number follows from it.
     device
@@ -178,8 +181,8 @@ def run(
         "epochs": epochs, "stimuli": stimuli, "series": series, "nan": nan, "times": times,
         "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
         "hidden": hidden, "learning_rate": learning_rate, "temperature": temperature,
-        "steps": steps,
-        "search_steps": search_steps, "folds": folds, "seed": seed, "device": device,
+        "steps": steps, "search_steps": search_steps, "folds": folds, "nulls": nulls,
+        "seed": seed, "device": device,
     }  # fmt: skip
     values = load_toml(config) if config else {}
     values |= {k: v for k, v in given.items() if v is not None}

@@ -6,7 +6,7 @@ repeats only, so that a decoder never sees its own repeat and the choice never s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +21,14 @@ from .model import choose_device
 __all__ = [
     "KNN",
     "METRICS",
+    "Judged",
+    "Metric",
     "Target",
     "circular_distance",
     "decode_blocks",
     "error",
+    "judge",
+    "lone",
     "neighbours",
     "predict",
     "predictions",
@@ -251,13 +255,52 @@ def tune(
     KNN
         With the smallest mean error; the larger k among equals.
     """
-    if len(np.unique(groups)) < 2:
-        return KNN(k=max(1, min(5, len(features) // 2)), metric="cosine")
-    ks = [k for k in _KS if k <= max(1, len(features) // 4)]
-    judged = np.unique(np.linspace(0, len(features) - 1, min(most, len(features))).astype(np.int64))
+    table = judge(features, groups, most=most, device=device)
+    if table is None:
+        return lone(len(features))
     best = (np.inf, KNN(1, "cosine"))
-    for metric in METRICS:
-        nearest = neighbours(
+    for metric, nearest in table.nearest.items():
+        for k, predicted in zip(
+            table.ks, predictions(target, rows, nearest, table.ks), strict=True
+        ):
+            score = float(error(target, rows[table.judged], predicted).mean())
+            if score < best[0] or (score == best[0] and k > best[1].k):
+                best = (score, KNN(k, metric))
+    return best[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What k and the metric are chosen by: it holds for any labels of the rows.
+
+    Attributes
+    ----------
+    judged : array of int64, shape (J,)
+        Training rows that are judged.
+    ks : tuple of int
+    nearest : mapping of metric to array of int64, shape (J, max(ks))
+        Their neighbours among the training rows of other groups, as from `neighbours`.
+    """
+
+    judged: NDArray[np.int64]
+    ks: tuple[int, ...]
+    nearest: Mapping[Metric, NDArray[np.int64]]
+
+
+def judge(
+    features: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    *,
+    most: int = 1500,
+    device: str = "auto",
+) -> Judged | None:
+    """Neighbours of training rows in other groups; None where there is but one group."""
+    if len(np.unique(groups)) < 2:
+        return None
+    ks = tuple(k for k in _KS if k <= max(1, len(features) // 4))
+    judged = np.unique(np.linspace(0, len(features) - 1, min(most, len(features))).astype(np.int64))
+    nearest = {
+        metric: neighbours(
             features,
             features[judged],
             ks[-1],
@@ -266,11 +309,14 @@ def tune(
             query_group=groups[judged],
             device=device,
         )
-        for k, predicted in zip(ks, predictions(target, rows, nearest, ks), strict=True):
-            score = float(error(target, rows[judged], predicted).mean())
-            if score < best[0] or (score == best[0] and k > best[1].k):
-                best = (score, KNN(k, metric))
-    return best[1]
+        for metric in METRICS
+    }
+    return Judged(judged, ks, nearest)
+
+
+def lone(n: int) -> KNN:
+    """What n training rows of one group are decoded with, where nothing can be chosen."""
+    return KNN(k=max(1, min(5, n // 2)), metric="cosine")
 
 
 def predict(

@@ -35,6 +35,7 @@ __all__ = [
     "frame_problem",
     "identity_problem",
     "label_problem",
+    "learnt_and_asked",
     "relative_error",
     "scores",
 ]
@@ -270,11 +271,9 @@ def _decode(
         )
     ]
     for s in range(len(problem.names)):
-        fit = np.flatnonzero(trained & (subset == s) & (groups >= 0))
-        ask = np.flatnonzero(tested & (subset == s))
+        fit, ask = learnt_and_asked(subset == s, groups, trained, tested)
         if not len(fit) or not len(ask):
             continue
-        fit = fit[:: -(-len(fit) // _MOST_ROWS)]
         rows = f.samples[fit]
         values = {}
         for method, x in f.values.items():
@@ -286,6 +285,17 @@ def _decode(
         )
         parts.append(Predicted(f.samples[ask], groups[ask], subset[ask], values, constants))
     return _join(parts)
+
+
+def learnt_and_asked(
+    here: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    trained: NDArray[np.bool_],
+    tested: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that a decoder of one subset learns from, and rows that it is asked for."""
+    fit = np.flatnonzero(trained & here & (groups >= 0))
+    return fit[:: max(1, -(-len(fit) // _MOST_ROWS))], np.flatnonzero(tested & here)
 
 
 def _constants(

@@ -20,9 +20,11 @@ from tqdm import tqdm
 
 from . import nwb, store
 from .atomic import write_atomic
+from .claims import claims_of
 from .config import TrainConfig, run_hash
 from .errors import ConfigError, FormatError, LockedError
 from .evaluate import (
+    EMBEDDING,
     Features,
     Predicted,
     Problem,
@@ -37,7 +39,7 @@ from .recording import Label, Recording
 from .report import saved
 from .report.page import write_report
 from .report.summary import Answer, embedding_arrays, gather
-from .results import Candidate
+from .results import Candidate, Claim
 from .search import choose, expand, with_spans
 from .settings import (
     RunConfig,
@@ -238,8 +240,10 @@ def run_recording(
         clock.stage("train")
         final = trainer([chosen], "final model")[0]
         answers: list[Answer] = []
+        claims: list[Claim] = []
         for q in questions:
-            found = _judge(recording, q, chosen, trainer, where, clock)
+            found, kept = _judge(recording, q, chosen, trainer, where, clock)
+            claims += _claims(recording, q, kept, config, clock)
             answers += [(q.what, q.plan, p, y) for p, y in zip(q.problems, found, strict=True)]
         clock.stage("report")
         embedding = embedding_arrays(recording, final, where)
@@ -250,6 +254,7 @@ def run_recording(
             answers,
             table,
             final,
+            claims=claims,
             said=unasked,
             seconds=clock.seconds,
         )
@@ -400,17 +405,44 @@ def _judge(
     trainer: _Trainer,
     device: str,
     clock: _Clock,
-) -> list[Predicted]:
-    """Train one run a fold, then decode every problem of the question."""
+) -> tuple[list[Predicted], list[Features]]:
+    """Train one run a fold, then decode every problem of the question; the embeddings are kept."""
     clock.stage(f"folds over {question.what}")
     plan, epochs = question.plan, recording.epochs
     spans = [training_spans(plan, epochs, fold) for fold in range(plan.n_folds)]
     runs = trainer([with_spans(chosen, s) for s in spans], f"folds over {question.what}")
     clock.stage("decode")
     with tqdm(total=plan.n_folds, disable=clock.quiet, unit="fold", desc="decoding") as bar:
+        kept: list[Features] = []
 
         def features(fold: int) -> Features:
             bar.update(1)
-            return features_of(recording, plan.spans, spans[fold], runs[fold], device=device)
+            found = features_of(recording, plan.spans, spans[fold], runs[fold], device=device)
+            kept.append(Features({EMBEDDING: found.values[EMBEDDING]}, found.samples))
+            return found
 
-        return decode_folds(question.problems, plan, epochs, features, device=device)
+        return decode_folds(question.problems, plan, epochs, features, device=device), kept
+
+
+def _claims(
+    recording: Recording,
+    question: _Question,
+    features: Sequence[Features],
+    config: RunConfig,
+    clock: _Clock,
+) -> list[Claim]:
+    """What may be claimed of the stimuli; labels that do not repeat have no decoder-only null."""
+    track = recording.stimulus
+    if track is None or question.what != "repeats" or not config.nulls:
+        return []
+    clock.stage("nulls")
+    return claims_of(
+        track,
+        question.problems[0],
+        question.plan,
+        recording.epochs,
+        features,
+        n=config.nulls,
+        seed=config.seed,
+        device=config.device,
+    )

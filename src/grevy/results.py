@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Candidate",
+    "Claim",
     "Confusion",
     "Difference",
     "EmbeddingArrays",
@@ -135,6 +136,30 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A claim about one stimulus, or about all ("" as its name), beside its null.
+
+    `claim` is "time-locked", "content" or "identity". The null is given by its mean and the middle
+    95 % of it; `p` is one-sided and never zero, `q` corrected for the number of stimuli of the same
+    claim (Benjamini & Hochberg 1995). Where the claim cannot be tested `refused` says why, and the
+    numbers are NaN.
+    """
+
+    claim: str
+    stimulus: str
+    statistic: str
+    unit: str
+    observed: float
+    null_mean: float
+    null_low: float
+    null_high: float
+    p: float
+    q: float
+    n_nulls: int
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class Confusion:
     """Which stimulus was on the screen (rows) and which was said (columns), in samples."""
 
@@ -180,6 +205,7 @@ class Results:
     command: str
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage."""
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,8 @@ class RunConfig:
         Training steps of the models that are scored and shown, and of the candidates.
     folds : int
         At most this many folds.
+    nulls : int
+        Null decodings behind each p value; 0 tests no claim.
     seed : int
     device : str
     """
@@ -90,6 +92,7 @@ class RunConfig:
     steps: int = 2000
     search_steps: int = 500
     folds: int = 10
+    nulls: int = 999
     seed: int = 0
     device: str = "auto"
 
@@ -106,6 +109,10 @@ class RunConfig:
         for name in ("latents", "hidden", "learning_rate", "temperature"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} must name at least one value; found none.")
+        if self.nulls and self.nulls < 19:
+            raise ConfigError(
+                f"nulls must be 0 or at least 19, or no p value can reach .05; found {self.nulls}."
+            )
         if self.folds < 2 or self.steps < 1 or self.search_steps < 1:
             raise ConfigError("folds must be at least 2, steps and search_steps at least 1.")
 

@@ -20,7 +20,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from ..results import Difference, EmbeddingArrays, Results, Score
+from ..claims import verdict
+from ..results import Claim, Difference, EmbeddingArrays, Results, Score
 from .figures import Picture, Shown, draw, main_metric, ranked, show
 from .plots import NO_STIMULUS, stimulus_colours
 from .saved import write_whole
@@ -283,6 +284,30 @@ def _difference_tables(rows: Sequence[Difference], scores: Sequence[Score]) -> l
     return tables
 
 
+def _claim_lines(claims: Sequence[Claim], order: Sequence[str]) -> list[dict[str, Any]]:
+    """A line a stimulus: p and q of each claim, and in words what may be claimed."""
+    names = [n for n in dict.fromkeys(c.stimulus for c in claims) if n]
+    names.sort(key=lambda n: order.index(n) if n in order else len(order))
+    lines = []
+    for name in names:
+        own = {c.claim: c for c in claims if c.stimulus == name}
+        cells: list[str] = []
+        for claim in ("time-locked", "content"):
+            c = own.get(claim)
+            if c is None or c.refused:
+                cells += [_NOTHING] * 4
+                continue
+            scale = _Scale("", c.unit, [c.observed, c.null_low, c.null_high])
+            cells += [
+                scale.number(c.observed),
+                f"{scale.number(c.null_mean)} ({scale.interval(c.null_low, c.null_high)})",
+                _amount(c.p, 2),
+                _amount(c.q, 2),
+            ]
+        lines.append({"name": name, "cells": cells, "verdict": verdict(list(own.values()))})
+    return lines
+
+
 def _sections(results: Results) -> dict[str, Any]:
     """Scores and differences by the question they answer."""
 
@@ -296,9 +321,16 @@ def _sections(results: Results) -> dict[str, Any]:
         [r.target for r in results.scores] + [d.target for d in results.differences]
     )
     by_stimulus = [t for t in targets if any(r.target == t and r.stimulus for r in results.scores)]
+    named = [c for c in results.claims if c.claim == "identity"]
     others = [t for t in targets if t not in by_stimulus and t != "stimulus"]
     return {
         "frames": question(by_stimulus),
+        "claims": _claim_lines(
+            [c for c in results.claims if c.stimulus],
+            ranked([r for r in results.scores if r.target in by_stimulus]),
+        ),
+        "refused": sorted({c.refused for c in results.claims if c.refused}),
+        "named": named[0] if named else None,
         "identity": question(["stimulus"] if "stimulus" not in by_stimulus else []),
         "labels": [(name, question([name])) for name in others],
     }

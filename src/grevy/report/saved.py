@@ -7,6 +7,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..atomic import write_atomic
 from ..errors import FormatError
-from ..results import EmbeddingArrays, Results, Score
+from ..results import Claim, EmbeddingArrays, Results, Score
 
 __all__ = ["load_results", "save_results", "write_whole"]
 
@@ -49,7 +50,7 @@ def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None)
     out : Path
         Folder, made where it is missing.
     results : Results
-        Goes to results.json, its scores to scores.csv too.
+        Goes to results.json, its scores and claims to scores.csv and claims.csv too.
     embedding : EmbeddingArrays or None
         Goes to embedding.npz; None removes that file.
     """
@@ -59,7 +60,8 @@ def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None)
         (out / "embedding.npz").unlink(missing_ok=True)
     else:
         write_whole(out / "embedding.npz", _npz(embedding))
-    write_whole(out / "scores.csv", _csv(results.scores))
+    write_whole(out / "scores.csv", _csv(Score, results.scores))
+    write_whole(out / "claims.csv", _csv(Claim, results.claims))
     whole = {"format": _FORMAT, "format_version": _VERSION, "results": _encoded(asdict(results))}
     write_whole(out / "results.json", json.dumps(whole, indent=1, allow_nan=False).encode())
 
@@ -170,11 +172,11 @@ def _cell(value: object) -> object:
     return value
 
 
-def _csv(rows: tuple[Score, ...]) -> bytes:
-    """Scores, one a line, under the names of the fields of `Score`."""
+def _csv(kind: type[Score] | type[Claim], rows: Sequence[Score] | Sequence[Claim]) -> bytes:
+    """Rows of one kind, one a line, under the names of its fields."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Score)]
+    names = [field.name for field in fields(kind)]
     writer.writerow(names)
     for row in rows:
         writer.writerow([_cell(getattr(row, name)) for name in names])

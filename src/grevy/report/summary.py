@@ -22,6 +22,7 @@ from ..pairs import HybridPairs
 from ..recording import Recording, findings
 from ..results import (
     Candidate,
+    Claim,
     EmbeddingArrays,
     History,
     LabelTrace,
@@ -72,6 +73,7 @@ def gather(
     table: Sequence[Candidate],
     final: Run,
     *,
+    claims: Sequence[Claim] = (),
     said: Sequence[str] = (),
     seconds: Mapping[str, float],
 ) -> Results:
@@ -88,6 +90,7 @@ def gather(
         Empty where nothing was chosen.
     final : Run
         The model that is shown.
+    claims : sequence of Claim
     said : sequence of str
         Warnings that come first.
     seconds : mapping
@@ -120,16 +123,17 @@ def gather(
             _trace(recording, problem, y) for what, _, problem, y in answers if what == "blocks"
         ),
         headline=wording.headline(
-            rows, gaps, fixed_order=track is not None and fixed_order(track) is not None
+            rows, gaps, claims, fixed_order=track is not None and fixed_order(track) is not None
         ),
         methods=wording.methods(
-            session, final.config, table, plans, search_steps=config.search_steps
+            session, final.config, table, plans, search_steps=config.search_steps, claims=claims
         ),
-        warnings=tuple(w for w in (*warnings, *wording.cautions(rows, gaps, plans)) if w),
+        warnings=tuple(w for w in (*warnings, *wording.cautions(rows, gaps, plans, claims)) if w),
         settings=_settings(config, resolved, final),
         versions=versions(config.device),
         command="grevy run --config run.toml --out NEW_FOLDER",
         seconds=dict(seconds),
+        claims=tuple(claims),
     )
 
 

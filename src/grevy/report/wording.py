@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..claims import ALPHA
 from ..config import TrainConfig
 from ..encoders import EncoderSpec
+from ..nulls import least_nulls
 from ..pairs import (
     ClassPairs,
     DeltaPairs,
@@ -17,7 +19,7 @@ from ..pairs import (
     Pairs,
     TimePairs,
 )
-from ..results import Candidate, Difference, Score, SessionSummary
+from ..results import Candidate, Claim, Difference, Score, SessionSummary
 from ..splits import Plan
 
 __all__ = ["bits_warning", "cautions", "headline", "methods", "ranking"]
@@ -71,7 +73,11 @@ def _above_chance(row: Score, differences: Sequence[Difference]) -> bool:
 
 
 def headline(
-    scores: Sequence[Score], differences: Sequence[Difference], *, fixed_order: bool = False
+    scores: Sequence[Score],
+    differences: Sequence[Difference],
+    claims: Sequence[Claim] = (),
+    *,
+    fixed_order: bool = False,
 ) -> tuple[str, ...]:
     """The findings, most important first, one sentence each.
 
@@ -79,6 +85,7 @@ def headline(
     ----------
     scores : sequence of Score
     differences : sequence of Difference
+    claims : sequence of Claim
     fixed_order : bool
         Whether stimuli came in one order, so that telling them may be telling the time.
 
@@ -106,6 +113,7 @@ def headline(
             f"best constant guess (the 95 % interval of the paired difference excludes zero; not "
             f"corrected for the number of stimuli)."
         )
+    said += _supported(claims)
     for row in scores:
         if row.method != _EMBEDDING or row.target == "frame":
             continue
@@ -128,6 +136,36 @@ def headline(
             )
     said += _against_baselines(differences)
     return tuple(said)
+
+
+def _supported(claims: Sequence[Claim]) -> list[str]:
+    """How many stimuli each claim holds for, corrected for their number."""
+    said = []
+    for claim, what in (
+        ("time-locked", "the population follows their time"),
+        ("content", "it follows what they show and not the clock since their onset alone"),
+    ):
+        rows = [c for c in claims if c.claim == claim and not c.refused]
+        if rows:
+            held = sum(c.q < ALPHA for c in rows)
+            said.append(
+                f"For {held} of {len(rows)} stimuli {what} (q < {ALPHA:g} against "
+                f"{rows[0].n_nulls} nulls, corrected for {len(rows)} stimuli)."
+            )
+    for c in claims:
+        if c.claim == "identity" and not c.refused:
+            tells = "can" if c.p < ALPHA else "cannot be shown to"
+            said.append(
+                f"The population {tells} tell stimuli of equal length from one another "
+                f"(p = {c.p:.3g} against {c.n_nulls} nulls)."
+            )
+    refused = [c for c in claims if c.refused and c.claim == "identity"]
+    if refused:
+        said.append(
+            f"Whether it follows what the stimuli show, or can tell them apart, cannot be tested. "
+            f"{refused[0].refused}"
+        )
+    return said
 
 
 _BASELINES = {
@@ -218,6 +256,7 @@ def methods(
     plans: Sequence[tuple[str, Plan]],
     *,
     search_steps: int,
+    claims: Sequence[Claim] = (),
 ) -> tuple[str, ...]:
     """The methods text, one paragraph an entry, with the run's own numbers.
 
@@ -231,6 +270,7 @@ def methods(
     plans : sequence of (what repeats, Plan)
         "repeats" or "blocks", for each kind of fold used.
     search_steps : int
+    claims : sequence of Claim
 
     Returns
     -------
@@ -289,7 +329,32 @@ def methods(
             "constant predictor. Folds share training data, so intervals are approximate; they "
             "are not corrected for the number of stimuli."
         )
+    if claims:
+        said.append(_nulls_in_words(claims))
     return tuple(said)
+
+
+def _nulls_in_words(claims: Sequence[Claim]) -> str:
+    kinds = {c.claim for c in claims if not c.refused}
+    n = max(c.n_nulls for c in claims)
+    said = (
+        f"Claims were tested against {n} nulls each; decoders were fitted and their settings "
+        f"chosen anew in every one, encoders were not. Time-locked: the moments of each "
+        f"presentation were shifted round by an amount of its own. "
+    )
+    if "content" in kinds:
+        said += (
+            "Content: the median error of a stimulus decoded from the others of its length, less "
+            "that from its own presentations (a kernel-weighted mean over training samples); for "
+            "the null, presentations of the same repeat were dealt out anew among them. "
+        )
+    if "identity" in kinds:
+        said += "Identity: the same presentations exchanged their names. "
+    return said + (
+        "p is (b + 1) / (m + 1), with b of m nulls at least as good as what was observed (Phipson "
+        "& Smyth 2010); q corrects it for the number of stimuli (Benjamini & Hochberg 1995). "
+        "Behaviour that goes with a stimulus is not told from its content by any of these."
+    )
 
 
 def bits_warning(candidates: Sequence[Candidate]) -> str:
@@ -306,6 +371,7 @@ def cautions(
     scores: Sequence[Score],
     differences: Sequence[Difference],
     questions: Sequence[tuple[str, Plan]],
+    claims: Sequence[Claim] = (),
 ) -> list[str]:
     """What a careful reader must be told: too few repeats, or a claim that is not supported.
 
@@ -314,6 +380,7 @@ def cautions(
     scores : sequence of Score
     differences : sequence of Difference
     questions : sequence of (what repeats, Plan)
+    claims : sequence of Claim
 
     Returns
     -------
@@ -330,6 +397,16 @@ def cautions(
         said.append(
             f"Fewer than five scored repeats for {', '.join(few)}: the intervals say little."
         )
+    family = [c for c in claims if c.claim == "time-locked"]
+    if family and family[0].n_nulls < (least := least_nulls(len(family), ALPHA)):
+        said.append(
+            f"{family[0].n_nulls} nulls are too few for {len(family)} stimuli: a single one can "
+            f"reach q < {ALPHA:g} only with {least} or more."
+        )
+    return [*said, *_unsure(scores, differences)]
+
+
+def _unsure(scores: Sequence[Score], differences: Sequence[Difference]) -> list[str]:
     unsure = [
         r.stimulus or r.target
         for r in scores
@@ -337,6 +414,6 @@ def cautions(
         and r.metric == _main_metric(r.target, scores)
         and not _above_chance(r, differences)
     ]
-    if unsure:
-        said.append(f"Not shown to be better than a constant guess: {', '.join(unsure)}.")
-    return said
+    if not unsure:
+        return []
+    return [f"Not shown to be better than a constant guess: {', '.join(unsure)}."]

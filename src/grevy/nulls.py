@@ -1,0 +1,637 @@
+"""What decoding scores would be if the population knew nothing: three claims, three nulls.
+
+Time-locked: the population follows the clip's time. Labels are shifted round each presentation by
+an amount of its own. An onset response is locked to time, and rightly counts here.
+
+Content: it follows this movie and not the clock since its onset. Presentations of equally long
+movies are dealt out anew to as many pseudo-movies, so that all clocks stay and movies mix.
+
+Identity: it tells which stimulus is on the screen. The same presentations change their names.
+
+For the last two a presentation changes places with those of the same repeat alone, which holds for
+orders drawn cycle by cycle; where the order was fixed they say nothing and are refused.
+
+The embeddings of the folds stay; decoders are fitted, and their settings chosen, anew for each
+null. Neighbours do not depend on labels, so they are found once and a null is a product of sparse
+matrices. p values count the observed one among the nulls (Phipson & Smyth 2010,
+doi:10.2202/1544-6115.1585).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.sparse import csr_matrix
+
+from .decode import METRICS, Metric, judge, lone, neighbours
+from .draws import Purpose, uniforms
+from .errors import DataError
+from .evaluate import EMBEDDING, Features, Problem, learnt_and_asked
+from .splits import Plan, mask_of, training_spans
+from .windows import Spans
+
+__all__ = [
+    "Tested",
+    "content",
+    "families",
+    "identity",
+    "least_nulls",
+    "p_value",
+    "q_values",
+    "time_locked",
+]
+
+_AT_ONCE = 128
+"""Nulls that one product serves: their labels stay in the cache."""
+_WIDTHS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Of the kernel that weighs neighbours for the claim of content, in units of cosine."""
+_FEWER = 8000
+"""Rows of all movies together that the claim of content is tested on."""
+_VOTERS = (500, 1000)
+"""Rows that are judged and asked a fold for the claim of identity."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """An observed score and what it would be by chance.
+
+    Attributes
+    ----------
+    claim : str
+        "time-locked", "content" or "identity".
+    stimulus : str
+        "" where the claim is about all stimuli.
+    statistic, unit : str
+    observed : float
+    null : array of float64, shape (m,)
+    higher : bool
+        Whether higher is better.
+    """
+
+    claim: str
+    stimulus: str
+    statistic: str
+    unit: str
+    observed: float
+    null: NDArray[np.float64]
+    higher: bool
+
+    @property
+    def p(self) -> float:
+        """One-sided; see `p_value`."""
+        return p_value(self.observed, self.null, higher=self.higher)
+
+
+def p_value(observed: float, null: NDArray[np.float64], *, higher: bool) -> float:
+    """(b + 1) / (m + 1), with b of m nulls at least as good as what was observed.
+
+    Never zero: the observed value is one of the values that chance could have given.
+
+    Examples
+    --------
+    >>> p_value(3.0, np.array([1.0, 2.0, 3.0, 0.0]), higher=True)
+    0.4
+    """
+    better = null >= observed if higher else null <= observed
+    return (int(better.sum()) + 1) / (len(null) + 1)
+
+
+def q_values(p: Sequence[float]) -> NDArray[np.float64]:
+    """P values corrected for their number (Benjamini & Hochberg 1995), by scipy."""
+    return np.asarray(stats.false_discovery_control(np.asarray(p, dtype=np.float64)))
+
+
+def least_nulls(n_tests: int, alpha: float = 0.05) -> int:
+    """Nulls below which not even the best of so many tests can reach q < alpha alone.
+
+    Examples
+    --------
+    >>> least_nulls(12)
+    239
+    """
+    return math.ceil(n_tests / alpha) - 1
+
+
+# --- time-locked ---------------------------------------------------------------------------------
+def time_locked(
+    problem: Problem,
+    plan: Plan,
+    epochs: Spans,
+    features: Sequence[Features],
+    *,
+    n: int = 999,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Tested]:
+    """Test each stimulus by shifting the moments of each of its presentations round.
+
+    The statistic is the score's own: the median error of a presentation, averaged over them, by
+    k nearest neighbours with k and metric chosen inside the training data.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of a quantity that lies on no circle, one column.
+    plan : Plan
+    epochs : array of int64, shape (E, 2)
+    features : sequence of Features
+        Of each fold.
+    n : int
+        Nulls.
+    seed : int
+    device : str
+        Where neighbours are looked for.
+
+    Returns
+    -------
+    list of Tested
+    """
+    if problem.target.n_classes or problem.target.periods.any():
+        raise DataError("labels are shifted where they are moments of a presentation; found others")
+    tested = []
+    for s, name in enumerate(problem.names):
+        found: list[NDArray[np.float64]] = []  # of each scored presentation, (n + 1,)
+        for fold, f in enumerate(features):
+            subset, groups = problem.subset[f.samples], plan.group[f.samples]
+            trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
+            fit, ask = learnt_and_asked(subset == s, groups, trained, plan.fold[f.samples] == fold)
+            if not len(fit) or not len(ask):
+                continue
+            here = np.flatnonzero((subset == s) & (groups >= 0))
+            moments = problem.target.values[f.samples[here], 0].astype(np.float32)
+            own = groups[here]
+            decoder = _Decoder(f.values[EMBEDDING], fit, ask, groups[fit], device)
+            found += _medians(decoder, here, moments, own, groups[ask], n, seed, s)
+        if found:
+            values = np.mean(found, axis=0)
+            tested.append(
+                Tested(
+                    "time-locked", name, "median error", problem.unit,
+                    float(values[0]), values[1:], False,
+                )
+            )  # fmt: skip
+    return tested
+
+
+def _medians(
+    decoder: _Decoder,
+    here: NDArray[np.int64],
+    moments: NDArray[np.float32],
+    own: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    n: int,
+    seed: int,
+    stimulus: int,
+) -> list[NDArray[np.float64]]:
+    """Median error of every presentation that is asked for, under the truth and n nulls."""
+    place = np.empty(int(here.max()) + 1, dtype=np.int64)
+    place[here] = np.arange(len(here))
+    fit, ask = place[decoder.fit], place[decoder.ask]
+    parts = []
+    for begin in range(0, n + 1, _AT_ONCE):
+        some = np.arange(begin, min(begin + _AT_ONCE, n + 1))
+        y = _shifted(moments, own, some, seed, stimulus)
+        far = decoder.errors(y[fit], y[ask])
+        parts.append(np.stack([np.median(far[asked == g], axis=0) for g in np.unique(asked)]))
+    return list(np.concatenate(parts, axis=1).astype(np.float64))
+
+
+def _shifted(
+    moments: NDArray[np.float32],
+    own: NDArray[np.int64],
+    nulls: NDArray[np.int64],
+    seed: int,
+    stimulus: int,
+) -> NDArray[np.float32]:
+    """Labels (n, c) with those of every presentation shifted round; null 0 is the truth."""
+    out = np.empty((len(moments), len(nulls)), dtype=np.float32)
+    for g in np.unique(own):
+        rows = np.flatnonzero(own == g)
+        purpose = Purpose.NULL + 256 * (1 + stimulus * 4096 + int(g))
+        u = uniforms(seed, purpose, torch.from_numpy(nulls), 1).numpy()[:, 0]
+        shift = np.where(nulls == 0, 0, (u * len(rows)).astype(np.int64))
+        out[rows] = moments[rows][(np.arange(len(rows))[:, None] + shift) % len(rows)]
+    return out
+
+
+class _Decoder:
+    """k nearest neighbours of one fold and subset, for any labels of its rows."""
+
+    def __init__(
+        self,
+        x: NDArray[np.float32],
+        fit: NDArray[np.int64],
+        ask: NDArray[np.int64],
+        groups: NDArray[np.int64],
+        device: str,
+    ) -> None:
+        self.fit, self.ask = fit, ask
+        table = judge(x[fit], groups, device=device)
+        self.judged = np.empty(0, dtype=np.int64)
+        if table is None:
+            only = lone(len(fit))
+            self.ks: tuple[int, ...] = (only.k,)
+            self.metrics: tuple[Metric, ...] = (only.metric,)
+            self.inner: list[_Means] = []
+        else:
+            self.judged, self.ks, self.metrics = table.judged, table.ks, METRICS
+            self.inner = [_Means(table.nearest[m], self.ks, len(fit)) for m in METRICS]
+        self.outer = [
+            _Means(
+                neighbours(x[fit], x[ask], self.ks[-1], metric=m, device=device), self.ks, len(fit)
+            )
+            for m in self.metrics
+        ]
+
+    def errors(self, y: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Labels (n_fit, c) and what is true of the rows asked, (q, c) -> errors (q, c).
+
+        For each column k and metric with the smallest mean error inside are taken, the larger k
+        among equals.
+        """
+        columns = y.shape[1]
+        choice = np.zeros(columns, dtype=np.int64)
+        best = np.full(columns, np.inf, dtype=np.float32)
+        size = np.zeros(columns, dtype=np.int64)
+        known = y[self.judged]
+        for m, means in enumerate(self.inner):
+            for i, predicted in enumerate(means(y)):
+                score = np.abs(predicted - known).mean(axis=0)
+                better = (score < best) | ((score == best) & (self.ks[i] > size))
+                best[better], size[better] = score[better], self.ks[i]
+                choice[better] = m * len(self.ks) + i
+        far = np.empty_like(truth)
+        for m, means in enumerate(self.outer):
+            for i, predicted in enumerate(means(y)):
+                mine = np.flatnonzero(choice == m * len(self.ks) + i)
+                far[:, mine] = np.abs(predicted[:, mine] - truth[:, mine])
+        return far
+
+
+class _Means:
+    """Means over the k nearest rows, for several k, as products of sparse matrices."""
+
+    def __init__(self, nearest: NDArray[np.int64], ks: Sequence[int], n: int) -> None:
+        self.parts, self.counts = [], []
+        count = np.zeros(len(nearest))
+        for a, b in pairwise((0, *ks)):
+            some = nearest[:, a:b]
+            there = some >= 0
+            count = count + there.sum(axis=1)
+            ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
+            ones = np.ones(ends[-1], dtype=np.float32)
+            self.parts.append(csr_matrix((ones, some[there], ends), shape=(len(nearest), n)))
+            self.counts.append(np.maximum(count, 1).astype(np.float32)[:, None])
+
+    def __call__(self, y: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        total = np.zeros((self.parts[0].shape[0], y.shape[1]), dtype=np.float32)
+        for part, count in zip(self.parts, self.counts, strict=True):
+            total += part @ y
+            yield total / count
+
+
+# --- content and identity ------------------------------------------------------------------------
+def families(problem: Problem, lengths: Sequence[float]) -> list[list[int]]:
+    """Subsets of equal length, in seconds to the millisecond, two or more of each."""
+    by: dict[float, list[int]] = {}
+    for s in range(len(problem.names)):
+        by.setdefault(round(lengths[s], 3), []).append(s)
+    return [members for members in by.values() if len(members) > 1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Names:
+    """What every presentation is called, (1 + n, P); row 0 is the truth."""
+
+    subset: NDArray[np.int64]
+    repeat: NDArray[np.int64]
+    called: NDArray[np.int64]
+
+
+def _names(
+    subset: NDArray[np.int64],
+    group: NDArray[np.int64],
+    kin: Sequence[Sequence[int]],
+    n: int,
+    seed: int,
+) -> _Names:
+    """Presentations of the same repeat and of equal length change names at random."""
+    pairs = np.unique(np.stack([subset, group], axis=1), axis=0)
+    called = np.tile(pairs[:, 0], (n + 1, 1))
+    keys = uniforms(seed, Purpose.NULL, torch.arange(n + 1), len(pairs)).numpy()
+    for members in kin:
+        for repeat in np.unique(pairs[:, 1]):
+            places = np.flatnonzero(np.isin(pairs[:, 0], members) & (pairs[:, 1] == repeat))
+            order = np.argsort(keys[1:, places], axis=1)
+            called[1:, places] = pairs[places, 0][order]
+    return _Names(pairs[:, 0], pairs[:, 1], called)
+
+
+def _places(
+    names: _Names, subset: NDArray[np.int64], group: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The presentation of every row."""
+    wide = int(names.repeat.max()) + 1  # presentations are sorted by stimulus, then repeat
+    return np.searchsorted(names.subset * wide + names.repeat, subset * wide + group)
+
+
+def content(
+    problem: Problem,
+    plan: Plan,
+    epochs: Spans,
+    features: Sequence[Features],
+    lengths: Sequence[float],
+    *,
+    n: int = 999,
+    seed: int = 0,
+) -> list[Tested]:
+    """Test each movie against pseudo-movies made of presentations of equally long ones.
+
+    The statistic is what is gained by knowing the movie: the median error of a presentation that is
+    decoded from the other movies, less that from its own, averaged over presentations. Both come
+    from a decoder that is a sum over presentations, the mean moment of training samples weighed by
+    exp((cosine - 1) / width), with widths chosen inside the training data. A clock since onset
+    serves all movies alike and gains nothing. The p value of a movie compares it with the
+    pseudo-movies that bear its name, which under the null are exchangeable with it. (The error
+    from its own movie alone has less power: pseudo-movies with many presentations of a strongly
+    represented movie are better decoded than a weakly represented movie.)
+
+    Parameters
+    ----------
+    problem : Problem
+        "frame".
+    plan, epochs, features, n, seed
+        As `time_locked`.
+    lengths : sequence of float
+        Of the subsets of the problem, in seconds.
+
+    Returns
+    -------
+    list of Tested
+        Movies that have no other of their length are left out.
+    """
+    tested = []
+    for members in families(problem, lengths):
+        values = _content_of(problem, plan, epochs, features, members, n, seed)
+        tested += [
+            Tested(
+                "content", problem.names[s], "gain over other stimuli", problem.unit,
+                float(values[i, 0]), values[i, 1:], True,
+            )
+            for i, s in enumerate(members)
+            if np.isfinite(values[i]).all()
+        ]  # fmt: skip
+    return tested
+
+
+def _content_of(
+    problem: Problem,
+    plan: Plan,
+    epochs: Spans,
+    features: Sequence[Features],
+    members: Sequence[int],
+    n: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """The statistic of each of some equally long movies under the truth and n nulls."""
+    sums, counts = np.zeros((len(members), n + 1)), np.zeros((len(members), n + 1))
+    for fold, f in enumerate(features):
+        rows = _thinned(problem, plan, f, members)
+        subset, group = problem.subset[f.samples[rows]], plan.group[f.samples[rows]]
+        names = _names(subset, group, [members], n, seed)
+        place = _places(names, subset, group)
+        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples[rows]]
+        tested = plan.fold[f.samples[rows]] == fold
+        fit = np.flatnonzero(trained)
+        fit = fit[np.argsort(place[fit], kind="stable")]
+        judged = fit[np.linspace(0, len(fit) - 1, min(1500, len(fit))).astype(np.int64)]
+        z = _unit(f.values[EMBEDDING][rows])
+        y = problem.target.values[f.samples[rows], 0]
+        query = np.concatenate([np.unique(judged), np.flatnonzero(tested)])
+        top, whole = _weights(z[query], z[fit], y[fit], place[fit], len(names.subset))
+        same = names.repeat[None, :] == group[query][:, None]
+        top[:, same] = 0.0
+        whole[:, same] = 0.0
+        n_judged = len(np.unique(judged))
+        sides = _both_sides(top, whole, place[query], y[query], names, n_judged)
+        at = np.arange(n + 1)
+        for p in np.unique(place[query[n_judged:]]):
+            own, cross = (
+                np.median(side.far[p][side.inner.argmin(axis=0), :, at], axis=1) for side in sides
+            )
+            for i, s in enumerate(members):
+                mine = names.called[:, p] == s
+                sums[i, mine] += (cross - own)[mine]
+                counts[i, mine] += 1
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / np.where(counts > 0, counts, np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """Errors of the kernel decoder under every null, from one's own movie or from the others.
+
+    `inner` (widths, nulls) sums them over the rows that are judged; `far` holds those of each
+    presentation that is asked for, (widths, rows, nulls).
+    """
+
+    inner: NDArray[np.float64]
+    far: dict[int, NDArray[np.float32]]
+
+
+def _both_sides(
+    top: NDArray[np.float32],
+    whole: NDArray[np.float32],
+    place: NDArray[np.int64],
+    truth: NDArray[np.float64],
+    names: _Names,
+    n_judged: int,
+) -> tuple[_Side, _Side]:
+    """From a row's own movie, and from the other movies; the judged rows come first."""
+    shape = (len(_WIDTHS), len(names.called))
+    sides = (_Side(np.zeros(shape), {}), _Side(np.zeros(shape), {}))
+    asked = np.arange(len(place)) >= n_judged
+    for p in np.unique(place):
+        like = (names.called == names.called[:, p : p + 1]).T.astype(np.float32)  # (P, nulls)
+        for side, member in zip(sides, (like, 1 - like), strict=True):
+            for part in (False, True):
+                rows = np.flatnonzero((place == p) & (asked == part))
+                if not len(rows):
+                    continue
+                above, below = top[:, rows] @ member, whole[:, rows] @ member
+                guess = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+                errors = np.abs(guess - truth[rows][None, :, None].astype(np.float32))
+                if part:
+                    side.far[int(p)] = errors
+                else:
+                    side.inner[:] += errors.sum(axis=1)
+    return sides
+
+
+def _thinned(
+    problem: Problem, plan: Plan, f: Features, members: Sequence[int]
+) -> NDArray[np.int64]:
+    """Rows of some subsets, every n-th of each presentation: few enough to hold all weights."""
+    subset, group = problem.subset[f.samples], plan.group[f.samples]
+    rows = np.flatnonzero(np.isin(subset, members) & (group >= 0))
+    every = max(1, -(-len(rows) // _FEWER))
+    key = subset[rows] * (group.max() + 1) + group[rows]
+    order = np.argsort(key, kind="stable")
+    first = np.r_[True, np.diff(key[order]) != 0]
+    within = np.arange(len(rows)) - np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+    return np.sort(rows[order[within % every == every // 2]])
+
+
+def _unit(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    return np.asarray(z / np.where(length > 0, length, 1), dtype=np.float32)
+
+
+def _weights(
+    query: NDArray[np.float32],
+    fit: NDArray[np.float32],
+    y: NDArray[np.float64],
+    place: NDArray[np.int64],
+    n_places: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sums of weight times moment, and of weight, over each presentation: (widths, q, P) twice.
+
+    The training rows are sorted by presentation.
+    """
+    shape = (len(_WIDTHS), len(query), n_places)
+    top, whole = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    there, first = np.unique(place, return_index=True)
+    moments = y.astype(np.float32)
+    for i in range(0, len(query), 512):
+        far = query[i : i + 512] @ fit.T - 1
+        for w, width in enumerate(_WIDTHS):
+            weight = np.exp(far / np.float32(width))
+            whole[w, i : i + 512, there] = np.add.reduceat(weight, first, axis=1).T
+            weight *= moments
+            top[w, i : i + 512, there] = np.add.reduceat(weight, first, axis=1).T
+    return top, whole
+
+
+def identity(
+    problem: Problem,
+    plan: Plan,
+    epochs: Spans,
+    features: Sequence[Features],
+    lengths: Sequence[float],
+    *,
+    n: int = 999,
+    seed: int = 0,
+    device: str = "auto",
+) -> Tested | None:
+    """Test whether stimuli can be told apart, by giving presentations other names.
+
+    The statistic is the accuracy in a repeat, averaged over repeats, by k nearest neighbours with
+    k and metric chosen inside the training data, on at most some rows a fold, evenly taken.
+
+    Parameters
+    ----------
+    problem : Problem
+        "frame": its subsets are the stimuli.
+    plan, epochs, features, lengths, n, seed, device
+        As `content`.
+
+    Returns
+    -------
+    Tested or None
+        None where no two stimuli are of equal length.
+    """
+    kin = families(problem, lengths)
+    if not kin:
+        return None
+    found: list[NDArray[np.float64]] = []
+    for fold, f in enumerate(features):
+        subset, group = problem.subset[f.samples], plan.group[f.samples]
+        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
+        fit, ask = learnt_and_asked(subset >= 0, group, trained, plan.fold[f.samples] == fold)
+        if not len(fit) or not len(ask):
+            continue
+        ask = ask[np.linspace(0, len(ask) - 1, min(_VOTERS[1], len(ask))).astype(np.int64)]
+        every = np.flatnonzero((subset >= 0) & (group >= 0))
+        names = _names(subset[every], group[every], kin, n, seed)
+        place = np.full(len(subset), -1, dtype=np.int64)
+        place[every] = _places(names, subset[every], group[every])
+        x = f.values[EMBEDDING]
+        table = judge(x[fit], group[fit], most=_VOTERS[0], device=device)
+        if table is None:
+            continue
+        nearest = [
+            neighbours(x[fit], x[ask], table.ks[-1], metric=m, device=device) for m in METRICS
+        ]
+        inner = [_Counts(table.nearest[m], table.ks, place[fit], names) for m in METRICS]
+        outer = [_Counts(t, table.ks, place[fit], names) for t in nearest]
+        right = _votes(inner, outer, place[fit][table.judged], place[ask], names, table.ks)
+        found += [right[group[ask] == g].mean(axis=0) for g in np.unique(group[ask])]
+    if not found:
+        return None
+    values = np.mean(found, axis=0)
+    return Tested("identity", "", "accuracy", "", float(values[0]), values[1:], True)
+
+
+class _Counts:
+    """How many of the k nearest rows lie in each presentation, for several k: (rows, P) each."""
+
+    def __init__(
+        self,
+        nearest: NDArray[np.int64],
+        ks: Sequence[int],
+        place: NDArray[np.int64],
+        names: _Names,
+    ) -> None:
+        n_places = len(names.subset)
+        where = np.where(nearest >= 0, place[nearest], n_places)
+        rows = np.arange(len(nearest))[:, None]
+        total = np.zeros((len(nearest), n_places + 1), dtype=np.float32)
+        self.of_k = []
+        for a, b in pairwise((0, *ks)):
+            np.add.at(total, (np.broadcast_to(rows, where[:, a:b].shape), where[:, a:b]), 1)
+            self.of_k.append(total[:, :-1].copy())
+
+
+def _votes(
+    inner: Sequence[_Counts],
+    outer: Sequence[_Counts],
+    judged: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    names: _Names,
+    ks: Sequence[int],
+) -> NDArray[np.bool_]:
+    """Whether each row asked is given its stimulus, under every null, (q, 1 + n)."""
+    n_classes = int(names.subset.max()) + 1
+    right = np.empty((len(asked), len(names.called)), dtype=bool)
+    for begin in range(0, len(names.called), 32):
+        called = names.called[begin : begin + 32]
+        some = len(called)
+        # (P, nulls x classes): one product gives every class its votes under every null.
+        member = (called.T[:, :, None] == np.arange(n_classes)).astype(np.float32)
+        member = member.reshape(len(names.subset), -1)
+
+        def said(counts: NDArray[np.float32]) -> NDArray[np.int64]:
+            votes = (counts @ member).reshape(len(counts), some, n_classes)  # noqa: B023
+            return np.asarray(votes.argmax(axis=2))
+
+        best, size = np.full(some, -1.0), np.zeros(some, dtype=np.int64)
+        metric = np.zeros(some, dtype=np.int64)
+        for m, counts in enumerate(inner):
+            for k, each in zip(ks, counts.of_k, strict=True):
+                score = (said(each) == called[:, judged].T).mean(axis=0)
+                better = (score > best) | ((score == best) & (k > size))
+                best[better], size[better], metric[better] = score[better], k, m
+        for m, counts in enumerate(outer):
+            for k, each in zip(ks, counts.of_k, strict=True):
+                mine = np.flatnonzero((size == k) & (metric == m))
+                if len(mine):
+                    hit = said(each) == called[:, asked].T
+                    right[:, begin + mine] = hit[:, mine]
+    return right
