@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .recording import Label, Recording
+from .recording import Label, Recording, not_finite, pieces
 
 __all__ = [
     "DISCRETE",
@@ -116,15 +116,14 @@ def finite(x: NDArray[Any], name: str) -> NDArray[Any]:
     DataError
         With the row and column of the first value that is not finite.
     """
-    bad = np.argwhere(~np.isfinite(x))
-    if len(bad):
-        row, column = bad[0]
+    n_bad, (row, column) = not_finite(x)
+    if n_bad:
         what = "NaN" if np.isnan(x[row, column]) else "inf"
         raise DataError(
-            f"{name} must be finite; found {len(bad)} values that are not, the first ({what}) in "
+            f"{name} must be finite; found {n_bad} values that are not, the first ({what}) in "
             f"row {row}, column {column}. Interpolate, or drop the channel."
         )
-    highest = max(float(x.max()), -float(x.min()))
+    highest = max(max(float(p.max()), -float(p.min())) for p in pieces(x))
     if highest > float(np.finfo(np.float32).max):
         raise DataError(f"{name} must fit in float32 numbers; found {highest:.3g}. Rescale it.")
     if x.shape[1] > x.shape[0] and x.shape[0] > 1:

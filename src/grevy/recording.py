@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DataError
 
-__all__ = ["Label", "Recording", "StimulusTrack", "findings", "gaps", "make_recording", "restrict"]
+__all__ = [
+    "Label",
+    "Recording",
+    "StimulusTrack",
+    "findings",
+    "gaps",
+    "make_recording",
+    "mean_and_sd",
+    "not_finite",
+    "pieces",
+    "restrict",
+]
 
+_PIECE = 2**24
+"""Numbers looked at together where a recording may be larger than memory."""
 LabelKind = Literal["continuous", "discrete"]
 
 
@@ -199,7 +212,8 @@ def make_recording(
     Parameters
     ----------
     activity : array_like, shape (T, C)
-        Finite numbers, time first; kept as float32.
+        Finite numbers, time first; kept as float32. A memory-mapped float32 array stays on disk:
+        it is looked through once, and then read where it is needed.
     times_s : array_like, shape (T,), optional
         Sample times in seconds, strictly increasing. Give this or `rate_hz`.
     rate_hz : float, optional
@@ -241,11 +255,10 @@ def make_recording(
         times = np.asarray(times_s, dtype=np.float64)
     _check_clock(times, x.shape[0])
     x = np.ascontiguousarray(x, dtype=np.float32)
-    bad = ~np.isfinite(x)
-    if bad.any():
-        where = np.argwhere(bad)[0]
+    n_bad, where = not_finite(x)
+    if n_bad:
         raise DataError(
-            f"activity must be finite; found {int(bad.sum())} values that are not, the first at "
+            f"activity must be finite; found {n_bad} values that are not, the first at "
             f"sample {where[0]}, channel {where[1]}. Drop the channel or interpolate before."
         )
     borders = gaps(times) if epochs is None else np.asarray(epochs, dtype=np.int64)
@@ -266,6 +279,50 @@ def make_recording(
         source=source,
         notes=tuple(notes),
     )
+
+
+def pieces(x: NDArray[Any], spans: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
+    """Some rows of an array after the other, few enough to be held whatever its size.
+
+    Parameters
+    ----------
+    x : array, shape (T, ...)
+        May lie on disk.
+    spans : array of int64, shape (E, 2), optional
+        Only these rows, and no piece over a border.
+    """
+    step = max(1, _PIECE // max(1, x[:1].size))
+    for a, b in [(0, len(x))] if spans is None else spans.tolist():
+        for i in range(a, b, step):
+            yield x[i : min(i + step, b)]
+
+
+def not_finite(x: NDArray[Any]) -> tuple[int, tuple[int, int]]:
+    """How many values of (T, C) are NaN or infinite, and row and column of the first."""
+    count, first, row = 0, (0, 0), 0
+    for piece in pieces(x):
+        good = np.isfinite(piece)
+        if not good.all():
+            if not count:
+                at = np.argwhere(~good)[0]
+                first = (row + int(at[0]), int(at[1]))
+            count += int(good.size - np.count_nonzero(good))
+        row += len(piece)
+    return count, first
+
+
+def mean_and_sd(
+    x: NDArray[Any], spans: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each column over some rows, in float64 and two passes.
+
+    A column that never changes has an sd of exactly 0, whatever its mean is rounded to.
+    """
+    n = int((spans[:, 1] - spans[:, 0]).sum())
+    mean = sum(p.sum(axis=0, dtype=np.float64) for p in pieces(x, spans)) / n
+    square = sum(np.square(p - mean).sum(axis=0) for p in pieces(x, spans)) / n
+    spread = np.sqrt(square)
+    return np.asarray(mean), np.where(spread > 1e-12 * np.abs(mean), spread, 0.0)
 
 
 def _check_clock(times: NDArray[np.float64], n_samples: int) -> None:

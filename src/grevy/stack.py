@@ -31,6 +31,7 @@ from .model import Run, SessionEncoder, effective_weights
 from .optimiser import Optimiser, Parameters
 from .pairs import PairTable
 from .playback import at, later, pack, record, stacked, unpack
+from .staging import fits, needed
 from .windows import ReceptiveField, Spans, dense_rows
 
 __all__ = ["Activity", "Prepared", "Progress", "product_type", "shape", "train_stack"]
@@ -39,6 +40,10 @@ _ROOM = 2**22
 """Draws kept at once, in numbers: long batches are drawn for fewer steps ahead."""
 _CHUNK = 50
 """Steps drawn at once; a run's draws do not depend on it."""
+_ROWS = 2**16
+"""Samples summed at once."""
+_STAGE = 2**30
+"""Bytes of samples that are staged at once."""
 _WARM = 3
 """Steps done one by one before one is recorded: kernels are compiled in them."""
 
@@ -103,10 +108,20 @@ def _draw(run: Prepared, steps: Tensor) -> Draw:
 
 
 class Activity:
-    """One session's samples on the device, and the means of channels over stretches of them."""
+    """One session's samples where they are trained on, and the means of channels over stretches.
 
-    def __init__(self, samples: Tensor) -> None:
-        self.samples = samples
+    Parameters
+    ----------
+    samples : float32 tensor, shape (T, C)
+        On the CPU; it may be a map of a file larger than memory.
+    where : torch.device
+    """
+
+    def __init__(self, samples: Tensor, where: torch.device) -> None:
+        self.where = where
+        # Samples that a GPU has no room for stay on the host; it gets those of the next steps.
+        self.staged = not fits(samples.nbytes, where)
+        self.samples = samples if self.staged else samples.to(where)
         self._means: dict[bytes, Tensor] = {}
         self._lock = threading.Lock()
 
@@ -115,9 +130,14 @@ class Activity:
         with self._lock:
             key = spans.tobytes()
             if key not in self._means:
-                some = torch.cat([self.samples[a:b] for a, b in spans.tolist()])
-                self._means[key] = some.mean(dim=0, dtype=torch.float64).to(torch.float32)
-            return self._means[key]
+                n = int((spans[:, 1] - spans[:, 0]).sum())
+                total = self.samples[:1].sum(0, dtype=torch.float64) * 0
+                for a, b in spans.tolist():
+                    for i in range(a, b, _ROWS):
+                        total += self.samples[i : min(i + _ROWS, b)].sum(0, dtype=torch.float64)
+                # On the host, so that stacks on other streams find it done.
+                self._means[key] = (total / n).to(torch.float32).cpu()
+            return self._means[key].to(self.where)
 
 
 def product_type(config: TrainConfig, where: torch.device) -> torch.dtype:
@@ -150,8 +170,7 @@ def train_stack(
     config, runs = stack[0].config, len(stack)
     done = 0 if stack[0].start is None else len(stack[0].start.losses)
     probe = _draw(stack[0], torch.tensor([done]))
-    size = probe.reference.shape[1] * (1 + len(probe.positives)) + probe.n_negatives
-    chunk = max(1, min(_CHUNK, _ROOM // (size * runs)))
+    chunk = _steps_at_once(activity, probe, config, runs)
     program = _Program(activity, stack)
     waiting: list[tuple[int, Callable[[], NDArray[np.float32]]]] = []
 
@@ -177,6 +196,18 @@ def train_stack(
     return program.finish(source, done, probe.n_negatives)
 
 
+def _steps_at_once(activity: list[Activity], probe: Draw, config: TrainConfig, runs: int) -> int:
+    """Steps whose draws, and whose samples where they are staged, fit in a little memory."""
+    size = probe.reference.shape[1] * (1 + len(probe.positives)) + probe.n_negatives
+    most = [_CHUNK, _ROOM // (size * runs)]
+    for s, a in enumerate(activity):
+        own = [g for g in probe.groups if g.session == s]
+        rows = sum(g.start.shape[1] * (g.outputs + len(config.encoder.field) - 1) for g in own)
+        if a.staged and rows:
+            most.append(_STAGE // (4 * rows * runs * a.samples.shape[1]))
+    return max(1, min(most))
+
+
 class _Program:
     """The state of a stack on its device, and the step that changes it.
 
@@ -188,7 +219,8 @@ class _Program:
 
     def __init__(self, activity: list[Activity], stack: list[Prepared]) -> None:
         self.activity, self.stack, self.config = activity, stack, stack[0].config
-        self.where, config = activity[0].samples.device, self.config
+        self.where, config = activity[0].where, self.config
+        self.samples = [a.samples for a in activity]  # or the part that is staged
         self.kind = product_type(config, self.where)
         of_runs = [
             [[run.weights[s][i] for run in stack] for i in range(len(stack[0].weights[s]))]
@@ -229,6 +261,7 @@ class _Program:
     def run(self, draws: Draw, first: int) -> None:
         """Do the steps that were drawn, from step number `first` on."""
         steps = len(draws.reference)
+        draws = self._stage(draws)
         if not _recordable(self.config, self.where):
             for i in range(steps):
                 self.step(at(draws, i, self.where), first + i)
@@ -253,6 +286,26 @@ class _Program:
                 self.warmed += 1
             else:
                 self.play()
+
+    def _stage(self, draws: Draw) -> Draw:
+        """Bring the samples that these steps need to the device, and point the draws to them."""
+        groups = list(draws.groups)
+        for s, activity in enumerate(self.activity):
+            if not activity.staged:
+                continue
+            mine = [k for k, g in enumerate(groups) if g.session == s]
+            rows, starts = needed(
+                [groups[k] for k in mine], self.config.encoder.field, len(activity.samples)
+            )
+            for k, start in zip(mine, starts, strict=True):
+                groups[k] = replace(groups[k], start=start)
+            if self.samples[s] is activity.samples:  # a place of its own, for the longest chunk
+                window = len(self.config.encoder.field) - 1
+                most = sum(groups[k].start.numel() * (groups[k].outputs + window) for k in mine)
+                most = min(most, len(activity.samples))
+                self.samples[s] = torch.zeros(most, activity.samples.shape[1], device=self.where)
+            self.samples[s][: len(rows)].copy_(activity.samples[rows])
+        return replace(draws, groups=tuple(groups))
 
     def step(self, now: Draw, number: int) -> None:
         """One step; the number is of use to masks and dropout alone."""
@@ -346,7 +399,7 @@ def _scaling(
         # Narrow numbers keep few digits: each channel is taken about its own mean.
         centre = torch.stack([activity.mean(run.spans[session]) for run in stack])
     plain = centre is None and not bool(mean.any()) and bool((sd == 1).all())
-    where = activity.samples.device
+    where = activity.where
     return _Scaling(mean.to(where), sd.to(where), centre, plain)
 
 
@@ -364,7 +417,7 @@ def _loss(program: _Program, now: Draw, step: int, temperature: Tensor) -> Tenso
     parts = []
     for k, group in enumerate(now.groups):
         scale = program.scaling[group.session]
-        x = _windows(program.activity[group.session], group, spec.field, scale.centre, program.kind)
+        x = _windows(program.samples[group.session], group, spec.field, scale.centre, program.kind)
         if config.scale != "none" and not folds:
             x = (x - scale.mean[:, None, None]) / scale.sd[:, None, None]
         if config.masks:
@@ -395,14 +448,14 @@ def _loss(program: _Program, now: Draw, step: int, temperature: Tensor) -> Tenso
 
 
 def _windows(
-    activity: Activity,
+    samples: Tensor,
     group: Segments,
     field: ReceptiveField,
     centre: Tensor | None,
     kind: torch.dtype,
 ) -> Tensor:
     """The samples behind some segments, less each channel's centre, (G, S, n, C)."""
-    samples, gpu = activity.samples, kernels_for(activity.samples)
+    gpu = kernels_for(samples)
     if gpu is not None:
         time = group.outputs + len(field) - 1
         return gpu.gather(  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ from .masks import check_masks
 from .model import Run, activity_tensor, choose_device, fingerprint
 from .pairs import prepare_sessions
 from .playback import lane
-from .recording import Recording
+from .recording import Recording, mean_and_sd
 from .stack import Activity, Prepared, Progress, shape, train_stack
 from .windows import Spans, within
 
@@ -236,7 +236,7 @@ def _train(
         groups.setdefault(shape(run), []).append(i)
     total = sum(run.config.n_steps for run in prepared)
     source = "+".join(fingerprint(r) for r in recordings)
-    activity = [Activity(activity_tensor(r).to(where)) for r in recordings]
+    activity = [Activity(activity_tensor(r), where) for r in recordings]
     usual = torch.get_num_threads()
     on_cpu = where.type == "cpu"
     # Stacks of different shapes share a GPU, each on a stream of its own.
@@ -360,8 +360,8 @@ def _spans(recording: Recording, config: TrainConfig, session: int) -> Spans:
 def _scaling(recording: Recording, config: TrainConfig, spans: Spans) -> tuple[Tensor, Tensor]:
     if config.scale == "none":
         return torch.zeros(recording.n_channels), torch.ones(recording.n_channels)
-    rows = np.concatenate([recording.activity[a:b] for a, b in spans]).astype(np.float64)
-    spread = rows.std(axis=0)
-    mean = torch.from_numpy(rows.mean(axis=0)).to(torch.float32)
+    mean, spread = mean_and_sd(recording.activity, spans)
     # A channel that never changes carries nothing; it stays at zero after centring.
-    return mean, torch.from_numpy(np.where(spread > 0, spread, 1.0)).to(torch.float32)
+    return torch.from_numpy(mean).to(torch.float32), torch.from_numpy(
+        np.where(spread > 0, spread, 1.0)
+    ).to(torch.float32)

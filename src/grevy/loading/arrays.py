@@ -8,7 +8,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from .content import RATIO, SLACK, Key, Table, is_series, known, no_key, no_numb
 __all__ = ["from_matlab", "from_npy", "from_npz", "from_packed", "from_pickle", "from_torch"]
 
 _LIMIT = 2**34
+_MAPPED = 2**28
+"""Bytes above which a .npy file is mapped and not read: it may be larger than memory."""
 _MATLAB_NUMBERS = frozenset(
     {"double", "single", "logical"}
     | {f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
@@ -29,11 +31,24 @@ _MATLAB_NUMBERS = frozenset(
 def from_npy(path: Path, key: Key) -> Table:
     """The array of a .npy file."""
     no_key(key, "a .npy file")
-    return Table(_npy(path.read_bytes()))
+    size = path.stat().st_size
+    if size <= _MAPPED:
+        return Table(_npy(path.read_bytes()))
+    with open(path, "rb") as file:
+        shape, fortran, dtype = _npy_header(file, size)
+        order: Literal["C", "F"] = "F" if fortran else "C"
+        return Table(np.memmap(path, dtype, "r", offset=file.tell(), shape=shape, order=order))
 
 
 def _npy(blob: bytes) -> NDArray[Any]:
     file = io.BytesIO(blob)
+    shape, fortran, dtype = _npy_header(file, len(blob))
+    flat = np.frombuffer(blob, dtype=dtype, offset=file.tell(), count=math.prod(shape))
+    return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
+
+
+def _npy_header(file: BinaryIO, length: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns lie together, and type; the file then stands at the first number."""
     version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -48,13 +63,12 @@ def _npy(blob: bytes) -> NDArray[Any]:
             "as numbers."
         )
     size = math.prod(shape) * dtype.itemsize
-    if size != len(blob) - file.tell():
+    if size != length - file.tell():
         raise FormatError(
             f"an array of shape {shape} must have {size} bytes; the file has "
-            f"{len(blob) - file.tell()}."
+            f"{length - file.tell()}."
         )
-    flat = np.frombuffer(blob, dtype=dtype, offset=file.tell(), count=math.prod(shape))
-    return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
+    return shape, fortran, dtype
 
 
 def from_npz(path: Path, key: Key) -> Table:
