@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__, model_cli
 from .errors import ConfigError, GrevyError
+from .model_cli import narrate
 
 __all__ = ["app", "main"]
 
@@ -190,21 +191,12 @@ def run(
         raise ConfigError("name the recording to run: grevy run FILE, or --config RUN.toml.")
     settings = read_config(values)
     if not quiet:
-        _narrate()
+        narrate()
     folder = out or Path(f"{Path(settings.file).stem}-grevy")
     path = pipeline.run_config(settings, folder, quiet=quiet)
     if not quiet:
         print(_summary(folder))
     print(path)
-
-
-def _narrate() -> None:
-    """Show what the library logs: resolved settings, stages, files trained anew."""
-    shown = logging.StreamHandler()
-    shown.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("grevy")
-    log.addHandler(shown)
-    log.setLevel(logging.INFO)
 
 
 def _summary(folder: Path) -> str:
@@ -279,7 +271,7 @@ def demo(*, out: Path = Path("demo"), quiet: _Quiet = False) -> None:
     from . import pipeline
 
     if not quiet:
-        _narrate()
+        narrate()
     path = pipeline.demo(out, quiet=quiet)
     if not quiet:
         print(_summary(path.parent))

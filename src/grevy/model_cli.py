@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +11,7 @@ from cyclopts import App, Parameter
 
 from .errors import ConfigError, DataError
 
-__all__ = ["add"]
+__all__ = ["add", "narrate"]
 
 _Many = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 _Flag = Annotated[bool, Parameter(negative=())]
@@ -28,6 +30,24 @@ def add(app: App) -> None:
     """Add the commands to an application."""
     for command in (fit, embed, decode, search, convert):
         app.command(command)
+
+
+def narrate() -> None:
+    """Show what the library logs: resolved settings, stages, memory, files trained anew."""
+    log = logging.getLogger("grevy")
+    log.handlers = [h for h in log.handlers if isinstance(h, logging.NullHandler)]
+    log.addHandler(_AboveBars())
+    log.setLevel(logging.INFO)
+
+
+class _AboveBars(logging.Handler):
+    """Lines on the terminal that no progress bar is written into."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def fit(
@@ -131,6 +151,8 @@ def fit(
         verbose=not quiet,
         label_periods=source.periods or None,
     )
+    if not quiet:
+        narrate()
     model.fit(source.activity, *source.labels, epochs=source.epochs)
     path = out or Path(f"{file.stem}.safetensors")
     model.save(path)
@@ -334,6 +356,8 @@ def search(
     params |= dict(_points(text) for text in grid)
     name = file.stem
     data = (source.activity, *source.labels) if source.labels else source.activity
+    if not quiet:
+        narrate()
     searched = GridSearch().fit_models({name: data}, params, models_dir=str(out))
     table = searched.get_df_results(models_dir=str(out))
     with warnings.catch_warnings(record=True) as said:

@@ -27,6 +27,7 @@ from .errors import DivergedError
 from .kernels import kernels_for
 from .losses import bits_above_chance, info_nce
 from .masks import mask_factors
+from .memory import Memory, layers_need
 from .model import Run, SessionEncoder, effective_weights
 from .optimiser import Optimiser, Parameters
 from .pairs import PairTable
@@ -34,12 +35,14 @@ from .playback import at, later, pack, record, stacked, unpack
 from .staging import fits, needed
 from .windows import ReceptiveField, Spans, dense_rows
 
-__all__ = ["Activity", "Prepared", "Progress", "product_type", "shape", "train_stack"]
+__all__ = ["Activity", "Prepared", "Progress", "predict", "product_type", "shape", "train_stack"]
 
 _ROOM = 2**22
 """Draws kept at once, in numbers: long batches are drawn for fewer steps ahead."""
 _CHUNK = 50
 """Steps drawn at once; a run's draws do not depend on it."""
+_SIMILARITIES = 2**22
+"""Held at once by the loss."""
 _ROWS = 2**16
 """Samples summed at once."""
 _STAGE = 2**30
@@ -206,6 +209,28 @@ def _steps_at_once(activity: list[Activity], probe: Draw, config: TrainConfig, r
         if a.staged and rows:
             most.append(_STAGE // (4 * rows * runs * a.samples.shape[1]))
     return max(1, min(most))
+
+
+def predict(activity: list[Activity], stack: list[Prepared]) -> Memory | None:
+    """What training a stack will take; None for custom modules, of which nothing is known."""
+    config, runs = stack[0].config, len(stack)
+    if not isinstance(config.encoder, EncoderSpec):
+        return None
+    probe = _draw(stack[0], torch.tensor([0]))
+    width = 2 if product_type(config, activity[0].where) == torch.bfloat16 else 4
+    channels = [a.samples.shape[1] for a in activity]
+    windows, layers = layers_need(config.encoder, probe.groups, channels, width)
+    weights = sum(w.numel() for session in stack[0].weights for w in session)
+    places = probe.reference.shape[1] * (1 + len(probe.positives)) + probe.n_negatives
+    similarities = min(_SIMILARITIES, runs * probe.reference.shape[1] * probe.negative.shape[1])
+    return Memory(
+        windows=runs * windows,
+        layers=runs * layers,
+        parameters=24 * runs * weights,
+        draws=16 * runs * places * _steps_at_once(activity, probe, config, runs),
+        loss=8 * similarities,
+        staged=_STAGE if any(a.staged for a in activity) else 0,
+    )
 
 
 class _Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,13 +18,14 @@ from torch import Tensor
 from .config import TrainConfig, latent_slices
 from .custom import ModuleSpec
 from .encoders import EncoderSpec, initial_weights
-from .errors import ConfigError
+from .errors import ConfigError, LimitError
 from .masks import check_masks
+from .memory import available
 from .model import Run, activity_tensor, choose_device, fingerprint
 from .pairs import prepare_sessions
 from .playback import lane
 from .recording import Recording, mean_and_sd
-from .stack import Activity, Prepared, Progress, shape, train_stack
+from .stack import Activity, Prepared, Progress, predict, shape, train_stack
 from .windows import Spans, within
 
 __all__ = ["Progress", "adapt", "resume", "train"]
@@ -33,6 +35,7 @@ _TOGETHER = 2**16
 _LANES = 4
 """Stacks that share a GPU at a time."""
 
+_log = logging.getLogger("grevy")
 OnStep = Callable[[Progress], None]
 
 
@@ -244,10 +247,9 @@ def _train(
     parts = [
         part
         for members in groups.values()
-        for part in _parts(
-            members, threads if on_cpu else 1, _most(prepared[members[0]].config, where)
-        )
+        for part in _parts(members, threads if on_cpu else 1, _most(activity, prepared[members[0]]))
     ]
+    _refuse_too_much(activity, [[prepared[i] for i in part] for part in parts], threads, where)
     steps_done, lock = [0] * len(parts), threading.Lock()
 
     def work(place: int) -> list[Run]:
@@ -281,6 +283,29 @@ def _train(
     return [runs[i] for i in range(len(prepared))]
 
 
+def _refuse_too_much(
+    activity: list[Activity], stacks: list[list[Prepared]], together: int, where: torch.device
+) -> None:
+    """Say what the largest stacks that train side by side will take; refuse what there is not."""
+    predicted = [p for p in (predict(activity, stack) for stack in stacks) if p is not None]
+    largest = sorted(predicted, key=lambda p: -p.total)[:together]
+    if not largest:
+        return
+    needed, free = sum(p.total for p in largest), available(where)
+    _log.info(
+        "memory: about %s at most beside the recording, of %.3g GB free on %s",
+        largest[0] if len(largest) == 1 else f"{needed / 1e9:.2g} GB",
+        free / 1e9,
+        where,
+    )
+    if needed > free:
+        raise LimitError(
+            f"training must fit in the {free / 1e9:.2g} GB that are free on {where}; it would "
+            f"take about {largest[0]} for {len(stacks[0])} runs together. Use a smaller "
+            f"batch_size, fewer hidden units, or train fewer runs at once."
+        )
+
+
 def idle_processors() -> int:
     """Processors that nothing else uses just now, at least 1; all of them where that is unknown."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -309,10 +334,14 @@ def _parts(members: list[int], workers: int, most: int) -> list[list[int]]:
     return [members[w::n] for w in range(n)]
 
 
-def _most(config: TrainConfig, where: torch.device) -> int:
-    """How many runs to stack: on a CPU as long as what they compute stays in its caches."""
+def _most(activity: list[Activity], run: Prepared) -> int:
+    """How many runs to stack: on a CPU as long as what they compute stays in its caches, on a GPU
+    as many as it has room for beside those of other shapes.
+    """
+    config, where = run.config, activity[0].where
     if where.type != "cpu":
-        return 2**30
+        one = predict(activity, [run])
+        return 24 if one is None else max(1, available(where) // (2 * _LANES * one.total))
     width = config.encoder.hidden if isinstance(config.encoder, EncoderSpec) else 64
     return max(1, _TOGETHER // ((config.batch_size or 2**16) * width))
 

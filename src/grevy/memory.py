@@ -1,0 +1,158 @@
+"""What training will take, told before it is taken, and what there is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+if sys.platform != "win32":
+    import resource
+
+from .drawing import Segments
+from .encoders import EncoderSpec, layer_shapes
+
+__all__ = ["Memory", "available", "layers_need"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a stack of runs takes beside the recording, by what they are for.
+
+    Attributes
+    ----------
+    windows : int
+        The samples of one step.
+    layers : int
+        What the layers keep for their gradients, and the largest of these.
+    parameters : int
+        Weights, gradients and the averages of Adam.
+    draws : int
+        Of the steps that are drawn at once.
+    loss : int
+        Similarities held at once.
+    staged : int
+        Samples brought to a device that has no room for the recording.
+    """
+
+    windows: int
+    layers: int
+    parameters: int
+    draws: int
+    loss: int
+    staged: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(vars(self).values())
+
+    def __str__(self) -> str:
+        parts = sorted(vars(self).items(), key=lambda item: -item[1])
+        largest = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in parts[:2])
+        return f"{self.total / 1e9:.2g} GB ({largest})"
+
+
+def layers_need(
+    spec: EncoderSpec, groups: Sequence[Segments], channels: Sequence[int], width: int
+) -> tuple[int, int]:
+    """Bytes of the windows and of the layers of one run and step.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+    groups : sequence of Segments
+        Of one step.
+    channels : sequence of int
+        Of each session.
+    width : int
+        Bytes of a number: 2 or 4.
+
+    Returns
+    -------
+    windows, layers : int
+    """
+    windows = layers = 0
+    for group in groups:
+        n, time = group.start.shape[1], group.outputs + len(spec.field) - 1
+        # Narrow windows are made of wide ones.
+        windows += time * n * channels[group.session] * (width if width == 4 else width + 8)
+        kept, largest, spread = 0, time * n * channels[group.session], 1
+        for layer, (kernel, _, outputs) in zip(
+            spec.layers, _all_shapes(spec, channels[group.session]), strict=True
+        ):
+            time -= (kernel - 1) * spread
+            spread *= layer.stride
+            kept += time * n * outputs * (2 if layer.gelu else 1)
+            largest = max(largest, time * n * outputs)
+        layers += width * (kept + 3 * largest)
+    return windows, layers
+
+
+def _all_shapes(spec: EncoderSpec, channels: int) -> list[tuple[int, int, int]]:
+    """`layer_shapes` with those of layers that share their weights."""
+    own = iter(layer_shapes(spec, channels))
+    shapes: list[tuple[int, int, int]] = []
+    for layer in spec.layers:
+        shapes.append(next(own) if layer.shares is None else shapes[layer.shares])
+    return shapes
+
+
+def available(where: torch.device) -> int:
+    """Bytes that may still be taken there: the least of what is free and what is allowed."""
+    if where.type == "cuda":
+        return int(torch.cuda.mem_get_info(where)[0])
+    found = [n for n in (_free(), _allowed_by_group(), *_allowed_by_limits()) if n is not None]
+    return max(0, min(found, default=2**62))
+
+
+def _free() -> int | None:
+    lines = _lines("/proc/meminfo")
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable")), None)
+
+
+def _allowed_by_group() -> int | None:
+    """What the control group of this process has left, in either version of Linux's."""
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        most, now = _lines(limit), _lines(used)
+        if most and now and most[0].isdigit():
+            # The cache of files counts as used there, and is given back when it is needed.
+            cached = next(
+                (
+                    int(x.split()[1])
+                    for x in _lines(str(Path(limit).parent / "memory.stat"))
+                    if x.startswith("file ")
+                ),
+                0,
+            )
+            return int(most[0]) - int(now[0]) + cached
+    return None
+
+
+def _allowed_by_limits() -> list[int]:
+    """What the limits of the process leave, beside what it has."""
+    if sys.platform == "win32":
+        return []
+    status = {x.split(":")[0]: x.split() for x in _lines("/proc/self/status")}
+    found = []
+    for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft = resource.getrlimit(kind)[0]
+        if soft != resource.RLIM_INFINITY and name in status:
+            found.append(soft - int(status[name][1]) * 1024)
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
