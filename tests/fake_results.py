@@ -37,8 +37,8 @@ MOVIES = (
 )
 ALONE = ("snake", "spontaneous")
 UNDRIVEN = "noise"
-METHODS = ("embedding", "raw kNN", "PCA kNN", "constant")
-BASELINES = ("raw kNN", "PCA kNN")
+METHODS = ("embedding", "raw kNN", "PCA kNN", "linear", "constant")
+BASELINES = ("raw kNN", "PCA kNN", "linear")
 NAN = float("nan")
 
 
@@ -123,7 +123,7 @@ def _decoding(
             "accuracy": ("", 0.07, lambda k: 0.07 + 0.6 * k**2),
         }
         for metric, (of, guess, value_of) in by_metric.items():
-            values = {m: float(value_of(skill + rng.normal(0, 0.06))) for m in METHODS[:3]}
+            values = {m: float(value_of(skill + rng.normal(0, 0.06))) for m in METHODS[:4]}
             scores += _rows(target, name, metric, of, {**values, "constant": guess}, guess)
             for baseline in BASELINES:
                 gap = values["embedding"] - values[baseline]
@@ -133,7 +133,13 @@ def _decoding(
 
 
 def _identity(rng: np.random.Generator) -> tuple[list[Score], list[Difference], Confusion]:
-    values = {"embedding": 0.71, "raw kNN": 0.78, "PCA kNN": 0.69, "constant": 1 / 12}
+    values = {
+        "embedding": 0.71,
+        "raw kNN": 0.78,
+        "PCA kNN": 0.69,
+        "linear": 0.74,
+        "constant": 1 / 12,
+    }
     scores = _rows("stimulus", "", "accuracy", "", values, 1 / 12)
     gaps = [
         _difference("stimulus", "", "accuracy", b, 0.71 - values[b], 0.03, "") for b in BASELINES

@@ -58,7 +58,7 @@ def test_everything_is_written(finished: Path) -> None:
     assert not list(finished.rglob("*.tmp"))
     rows = _rows(finished)
     assert {"stimulus", "method", "metric", "value", "chance", "n_repeats"} <= set(rows[0])
-    assert {r["method"] for r in rows} == {"embedding", "raw kNN", "PCA kNN", "constant"}
+    assert {r["method"] for r in rows} == {"embedding", "raw kNN", "PCA kNN", "linear", "constant"}
     assert {r["n_repeats"] for r in rows} == {"4"}
     model = store.load(finished / "model.safetensors")
     assert model.config.n_steps == 40

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 
 from .decode import Target, error, predict, tune
 from .errors import DataError
+from .linear import decode_linearly
 from .model import Run, embed
 from .recording import Label, Recording
 from .results import Confusion, Difference, Score
@@ -41,7 +42,10 @@ __all__ = [
 ]
 
 EMBEDDING, RAW, REDUCED, CONSTANT = "embedding", "raw kNN", "PCA kNN", "constant"
-BASELINES = (RAW, REDUCED, CONSTANT)
+LINEAR = "linear"
+BASELINES = (RAW, REDUCED, LINEAR, CONSTANT)
+_COMPONENTS = 100
+"""Of the windows, at most, that linear decoders see."""
 _MOST_ROWS = 20_000
 """Training rows of one decoder; where there are more, every n-th is taken."""
 
@@ -149,8 +153,8 @@ def features_of(
     run : Run
         Trained on the same spans.
     baselines : bool
-        Whether to add the raw windows (the encoder's window, z-scored) and their PCA to as many
-        dimensions as the embedding has.
+        Whether to add the raw windows (the encoder's window, z-scored), their PCA to as many
+        dimensions as the embedding has, and to as many as linear decoders see.
     device : str
 
     Returns
@@ -166,9 +170,10 @@ def features_of(
         field = run.config.encoder.field
         windows = _windows(x, spans, field)
         trained = mask_of(train_on, recording.n_samples)[embedding.samples]
-        n = min(run.config.encoder.latents, windows.shape[1], int(trained.sum()))
-        pca = PCA(n, svd_solver="covariance_eigh").fit(windows[trained])
-        values |= {RAW: windows, REDUCED: pca.transform(windows).astype(np.float32)}
+        most = min(_COMPONENTS, windows.shape[1], int(trained.sum()))
+        pca = PCA(most, svd_solver="covariance_eigh").fit(windows[trained])
+        parts = pca.transform(windows).astype(np.float32)
+        values |= {RAW: windows, REDUCED: parts[:, : run.config.encoder.latents], LINEAR: parts}
     return Features(values, embedding.samples)
 
 
@@ -277,6 +282,9 @@ def _decode(
         rows = f.samples[fit]
         values = {}
         for method, x in f.values.items():
+            if method == LINEAR:
+                values[method] = decode_linearly(x[fit], rows, groups[fit], x[ask], problem.target)
+                continue
             settings = tune(x[fit], problem.target, rows, groups[fit], device=device)
             values[method] = predict(x[fit], rows, x[ask], problem.target, settings, device=device)
         constants = tuple(

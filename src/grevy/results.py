@@ -98,8 +98,8 @@ class Score:
     """One number of the decoding table.
 
     `target` is "frame", "stimulus" or a label's name; `stimulus` is empty where the row is not
-    about one stimulus; `method` is "embedding", "raw kNN", "PCA kNN" or "constant"; `low` and
-    `high` bound the 95 % interval over repeats (or blocks), NaN where there are too few of them.
+    about one stimulus; `method` is "embedding", "raw kNN", "PCA kNN", "linear" or "constant"; `low`
+    and `high` bound the 95 % interval over repeats (or blocks), NaN where there are too few.
     """
 
     target: str

@@ -30,7 +30,7 @@ __all__ = ["write_report"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_POINTS = 8000
-_METHODS = ("embedding", "raw kNN", "PCA kNN")
+_METHODS = ("embedding", "raw kNN", "PCA kNN", "linear")
 _NOTHING = "–"
 
 

@@ -171,6 +171,7 @@ def _supported(claims: Sequence[Claim]) -> list[str]:
 _BASELINES = {
     "raw kNN": "nearest neighbours on the raw windows",
     "PCA kNN": "nearest neighbours on their principal components",
+    "linear": "a linear decoder of the windows",
 }
 
 
@@ -320,7 +321,9 @@ def methods(
             f"nearest neighbours; k and the metric were chosen inside the training data, each "
             f"sample judged by neighbours from other {what} only. Baselines see the same windows, "
             f"z-scored (raw kNN) or reduced by PCA to as many dimensions as the embedding "
-            f"(PCA kNN), and the same choice of k and metric."
+            f"(PCA kNN), and the same choice of k and metric; the linear decoder is a ridge "
+            f"regression, its penalty chosen likewise, or for classes linear discriminants with a "
+            f"shrunk covariance, on at most 100 principal components of the windows."
         )
     if plans:
         said.append(

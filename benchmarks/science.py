@@ -1,0 +1,205 @@
+"""Do the statistics hold what they promise? Simulated sessions of which the truth is known.
+
+    python benchmarks/science.py [--only level_content ...] [--jobs 2] [--scale 1.0] [--json FILE]
+
+Sessions are decoded directly, without an encoder: what is tested are nulls and intervals. Activity
+is noise that remembers itself for 20 samples, on a slow random walk; movies of 60 frames come in
+random order, ten times each. `--scale 0.1` takes a tenth of the sessions. A row says what was
+found, its 95 % interval (Clopper & Pearson 1934 for shares), and what it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from scipy import stats
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import lfilter
+
+from grevy.evaluate import EMBEDDING, Features, decode_folds, frame_problem, scores
+from grevy.nulls import content, identity, q_values, time_locked
+from grevy.recording import Recording, make_recording
+from grevy.splits import repeat_plan
+from grevy.stimulus import align, table_from_intervals
+
+Row = dict[str, Any]
+RATE, FRAMES, GAP, DIMS = 30.0, 60, 15, 8
+
+
+def session(
+    seed: int,
+    *,
+    movies: int = 4,
+    onset: float = 0.0,
+    strength: Sequence[float] = (),
+    truth: int | None = None,
+    drift: float = 1.0,
+) -> Recording:
+    """A session; `truth` seeds what the movies evoke, by default as the noise is seeded."""
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(movies) for _ in range(10)])
+    n = len(order) * (FRAMES + GAP) + GAP
+    keep = np.exp(-1 / 20)
+    x = lfilter([1], [1, -keep], rng.standard_normal((n, DIMS)) * np.sqrt(1 - keep**2), axis=0)
+    x += drift * 3 * np.cumsum(rng.standard_normal((n, DIMS)), axis=0) / np.sqrt(n)
+    evoked = np.random.default_rng([1, seed if truth is None else truth])
+    ways = gaussian_filter1d(evoked.standard_normal((movies, FRAMES, DIMS)), 5, axis=1)
+    ways /= ways.std()
+    common = evoked.standard_normal(DIMS) * np.exp(-np.arange(FRAMES) / 10)[:, None]
+    begins = GAP + (FRAMES + GAP) * np.arange(len(order))
+    for begin, m in zip(begins, order, strict=True):
+        x[begin : begin + FRAMES] += onset * common
+        x[begin : begin + FRAMES] += (strength[m] if len(strength) else 0.0) * ways[m]
+    at = (begins[:, None] + np.arange(FRAMES)).ravel() / RATE
+    names = [f"movie {m:02d}" for m in np.repeat(order, FRAMES)]
+    frames = np.tile(np.arange(FRAMES), len(order)).tolist()
+    table = table_from_intervals(at - 0.5 / RATE, at + 0.5 / RATE, names, frames)
+    recording = make_recording(x.astype(np.float32), rate_hz=RATE)
+    return replace(recording, stimulus=align(recording.times_s, table))
+
+
+def prepared(recording: Recording) -> tuple[Any, ...]:
+    assert recording.stimulus is not None
+    torch.set_num_threads(1)
+    problem = frame_problem(recording)
+    plan = repeat_plan(recording.stimulus, recording.epochs, n_folds=10, seed=0, guard=10)
+    rows = np.concatenate([np.arange(a, b) for a, b in plan.spans])
+    f = Features({EMBEDDING: recording.activity[rows]}, rows)
+    return problem, plan, recording.epochs, [f] * plan.n_folds
+
+
+def lengths_of(recording: Recording, problem: Any) -> list[float]:
+    track = recording.stimulus
+    assert track is not None
+    return [track.duration_s[track.names.index(name)] for name in problem.names]
+
+
+# --- levels --------------------------------------------------------------------------------------
+def one_time_locked(seed: int) -> float:
+    recording = session(seed)
+    problem, plan, epochs, features = prepared(recording)
+    one = replace(problem, names=problem.names[:1])
+    return time_locked(one, plan, epochs, features, n=199, seed=seed)[0].p
+
+
+def one_content(seed: int) -> float:
+    recording = session(seed, onset=3.0)
+    problem, *rest = prepared(recording)
+    found = content(problem, *rest, lengths_of(recording, problem), n=199, seed=seed)
+    return found[0].p
+
+
+def one_identity(seed: int) -> float:
+    recording = session(seed, onset=3.0)
+    problem, *rest = prepared(recording)
+    found = identity(problem, *rest, lengths_of(recording, problem), n=199, seed=seed)
+    assert found is not None
+    return found.p
+
+
+def level(one: Callable[[int], float], n: int, jobs: int) -> Row:
+    p = np.array(Parallel(jobs)(delayed(one)(seed) for seed in range(n)))
+    false = int((p <= 0.05).sum())
+    low, high = stats.binomtest(false, n).proportion_ci()
+    return {
+        "value": false / n, "ci": [low, high], "must": [0.035, 0.065], "seeds": n,
+        "mean_p": float(p.mean()), "passed": 0.035 <= false / n <= 0.065,
+    }  # fmt: skip
+
+
+# --- intervals and power -------------------------------------------------------------------------
+def one_interval(seed: int) -> list[tuple[float, float, float]]:
+    recording = session(seed, movies=2, strength=(1.0, 0.5), truth=0, drift=0.3)
+    problem, plan, epochs, features = prepared(recording)
+    found = decode_folds([problem], plan, epochs, lambda fold: features[fold])[0]
+    rows = scores(problem, found)
+    return [(r.value, r.low, r.high) for r in rows if r.method == EMBEDDING and r.metric != "r2"]
+
+
+def coverage(n: int, jobs: int) -> Row:
+    """Same movies in every session: the truth is the mean over sessions."""
+    found = np.array(Parallel(jobs)(delayed(one_interval)(seed) for seed in range(n)))
+    truth = found[:, :, 0].mean(axis=0)
+    held = (found[:, :, 1] <= truth) & (truth <= found[:, :, 2])
+    low, high = stats.binomtest(int(held[:, 0].sum()), n).proportion_ci()
+    each = held.mean(axis=0)
+    return {
+        "value": float(each.mean()), "each": each.tolist(), "ci": [low, high], "seeds": n,
+        "must": [0.92, 0.98], "passed": bool((each >= 0.92).all() and (each <= 0.98).all()),
+    }  # fmt: skip
+
+
+STRENGTHS = np.linspace(0, 1.1, 12)
+
+
+def one_power(seed: int) -> tuple[list[float], float]:
+    rng = np.random.default_rng([2, seed])
+    mine = rng.permutation(STRENGTHS)
+    recording = session(seed, movies=12, strength=mine)
+    problem, plan, epochs, features = prepared(recording)
+    found = time_locked(problem, plan, epochs, features, n=299, seed=seed)
+    q = q_values([t.p for t in found])
+    strength = mine[[int(t.stimulus.split()[1]) for t in found]]
+    order = stats.spearmanr(strength, [-t.observed for t in found]).statistic
+    return [float(q[np.argmin(np.abs(strength - s))]) for s in STRENGTHS], float(order)
+
+
+def power(n: int, jobs: int) -> Row:
+    found = Parallel(jobs)(delayed(one_power)(seed) for seed in range(n))
+    q, order = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+    share = (q < 0.05).mean(axis=0)
+    half = stats.t.ppf(0.975, n - 1) * order.std(ddof=1) / np.sqrt(n)
+    return {
+        "value": float(order.mean()), "ci": [order.mean() - half, order.mean() + half],
+        "must": 0.9, "seeds": n, "share_by_strength": share.tolist(),
+        "strengths": STRENGTHS.tolist(),
+        "passed": bool(order.mean() >= 0.9 and stats.spearmanr(STRENGTHS, share)[0] > 0.9),
+    }  # fmt: skip
+
+
+ROWS: dict[str, tuple[int, Callable[[int, int], Row]]] = {
+    "level_time_locked": (1000, lambda n, jobs: level(one_time_locked, n, jobs)),
+    "level_content": (1000, lambda n, jobs: level(one_content, n, jobs)),
+    "level_identity": (1000, lambda n, jobs: level(one_identity, n, jobs)),
+    "coverage": (500, coverage),
+    "power": (20, power),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=None)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for name, (n, work) in ROWS.items():
+        if name not in (options.only or ROWS):
+            continue
+        begin = time.perf_counter()
+        row = {"row": name, **work(max(2, round(options.scale * n)), options.jobs)}
+        row |= {"reference": None, "date": datetime.now(UTC).date().isoformat()}
+        rows.append(row)
+        print(
+            f"{name:18s} {row['value']:.3f} ({row['ci'][0]:.3f} to {row['ci'][1]:.3f})  "
+            f"must {row['must']}  {'holds' if row['passed'] else 'FAILS'}  "
+            f"{time.perf_counter() - begin:.0f} s",
+            flush=True,
+        )
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

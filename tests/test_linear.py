@@ -1,0 +1,69 @@
+"""Linear decoders on data whose best linear decoder is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+
+from grevy.decode import Target, error
+from grevy.linear import decode_linearly
+
+
+def _linear(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((300, 8)).astype(np.float32)
+    y = x @ rng.standard_normal((8, 2)) + 3 + noise * rng.standard_normal((300, 2))
+    return x, y
+
+
+def test_a_linear_relation_is_recovered() -> None:
+    x, y = _linear(0, 0.0)
+    target = Target(y, np.zeros(2))
+    rows, groups = np.arange(200), np.repeat(np.arange(10), 20)
+    said = decode_linearly(x[:200], rows, groups, x[200:], target)
+    assert np.abs(said - y[200:]).max() < 0.02
+
+
+def test_the_penalty_is_the_one_that_does_best_on_other_groups() -> None:
+    rng = np.random.default_rng(1)
+    # More columns than rows and much noise: the weakest penalty is the worst by far.
+    x = rng.standard_normal((120, 90)).astype(np.float32)
+    y = x[:, :1] * 0.3 + 2 * rng.standard_normal((120, 1))
+    target, rows, groups = Target(y, np.zeros(1)), np.arange(100), np.repeat(np.arange(5), 20)
+    said = decode_linearly(x[:100], rows, groups, x[100:], target)
+    weak = Ridge(0.1).fit(x[:100], y[:100]).predict(x[100:]).reshape(-1, 1)
+    asked = np.arange(100, 120)
+    assert error(target, asked, said).mean() < error(target, asked, weak).mean()
+
+
+def test_a_circle_has_no_seam() -> None:
+    rng = np.random.default_rng(2)
+    angle = rng.uniform(0, 360, 400)
+    x = np.stack([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))], axis=1)
+    x = (x @ rng.standard_normal((2, 6))).astype(np.float32)
+    target = Target(angle[:, None], np.array([360.0]))
+    said = decode_linearly(x[:300], np.arange(300), np.arange(300) // 60, x[300:], target)
+    assert error(target, np.arange(300, 400), said).max() < 1
+    assert ((said >= 0) & (said <= 360)).all()
+
+
+def test_classes_are_told_by_linear_discriminants() -> None:
+    rng = np.random.default_rng(3)
+    code = rng.integers(0, 3, 200)
+    x = (rng.standard_normal((200, 5)) + 2 * np.eye(3, 5)[code]).astype(np.float32)
+    target = Target(code[:, None], np.zeros(1), 3)
+    said = decode_linearly(x[:150], np.arange(150), np.arange(150) // 30, x[150:], target)
+    expected = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x[:150], code[:150])
+    np.testing.assert_array_equal(said[:, 0], expected.predict(x[150:]))
+    assert (said[:, 0] == code[150:]).mean() > 0.7
+
+
+@pytest.mark.parametrize("n_classes", [0, 4])
+def test_one_group_and_one_class_are_enough(n_classes: int) -> None:
+    x = np.random.default_rng(4).standard_normal((20, 3)).astype(np.float32)
+    values = np.full((20, 1), 2) if n_classes else np.full((20, 1), 2.5)
+    target = Target(values, np.zeros(1), n_classes)
+    said = decode_linearly(x[:15], np.arange(15), np.zeros(15, int), x[15:], target)
+    np.testing.assert_allclose(said, values[15:])
