@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grevy.claims import claims_of, verdict
+from grevy.claims import claims_of
 from grevy.recording import Recording, make_recording
+from grevy.report.verdicts import verdict
 from grevy.report.wording import cautions, headline
 from grevy.results import Claim
 from grevy.stimulus import align, table_from_intervals

@@ -14,10 +14,7 @@ from .splits import Plan
 from .stimulus import fixed_order
 from .windows import Spans
 
-__all__ = ["ALPHA", "claims_of", "verdict"]
-
-ALPHA = 0.05
-"""A claim is made where its q value is below this."""
+__all__ = ["claims_of"]
 
 
 def claims_of(
@@ -108,22 +105,3 @@ def _rows(tested: Sequence[Tested]) -> list[Claim]:
 def _refused(claim: str, stimulus: str, reason: str) -> Claim:
     nan = float("nan")
     return Claim(claim, stimulus, "", "", nan, nan, nan, nan, nan, nan, 0, reason)
-
-
-def verdict(claims: Sequence[Claim]) -> str:
-    """What may be claimed of one stimulus, in a sentence, from its rows."""
-    by = {c.claim: c for c in claims}
-    locked, content = by.get("time-locked"), by.get("content")
-    if locked is None or not locked.q < ALPHA:
-        return "No claim: the population is not shown to follow it."
-    if content is None or content.refused:
-        return (
-            "The population follows its time. Whether its content or the clock since its onset "
-            "cannot be told."
-        )
-    if content.q < ALPHA:
-        return "The population follows this stimulus, and not the clock since its onset alone."
-    return (
-        "The population follows its time. That this is more than the clock since its onset is not "
-        "shown."
-    )

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from ..results import Confusion, EmbeddingArrays, LabelTrace, Results, Score
+from ..results import Claim, Confusion, EmbeddingArrays, LabelTrace, Results, Score
 from . import plots
 
 __all__ = ["Picture", "Shown", "draw", "main_metric", "ranked", "show"]
@@ -154,7 +154,8 @@ def _decoding(results: Results, dpi: int) -> list[Picture]:
         if not any(row.stimulus for row in rows):
             continue  # one line a method: the table says it better
         order = ranked(rows)
-        drawn.append(_bars(rows, order, target, t, dpi))
+        nulls = [c for c in results.claims if c.claim == "time-locked"] if target == "frame" else []
+        drawn.append(_bars(rows, order, nulls, target, t, dpi))
         drawn += _forest(results, rows, order, target, t, dpi)
     return drawn
 
@@ -165,11 +166,20 @@ def _panels(n_rows: int, n_panels: int) -> tuple[Figure, list[mpl.axes.Axes]]:
     return figure, list(axes)
 
 
-def _bars(rows: Sequence[Score], order: Sequence[str], target: str, t: int, dpi: int) -> Picture:
+def _bars(
+    rows: Sequence[Score],
+    order: Sequence[str],
+    nulls: Sequence[Claim],
+    target: str,
+    t: int,
+    dpi: int,
+) -> Picture:
     metrics = sorted(dict.fromkeys(r.metric for r in rows), key=lambda m: m != main_metric(rows))
     figure, axes = _panels(len(order), len(metrics))
     for i, (metric, ax) in enumerate(zip(metrics, axes, strict=True)):
-        plots.decoding([r for r in rows if r.metric == metric], order, ax, labels=i == 0)
+        band = [c for c in nulls if c.statistic == metric]
+        some = [r for r in rows if r.metric == metric]
+        plots.decoding(some, order, ax, nulls=band, labels=i == 0)
     methods = [m for m in plots.METHOD_COLOURS if any(r.method == m for r in rows)]
     handles = [
         Patch(color=plots.METHOD_COLOURS[m], label=m) for m in methods if m != "constant"
@@ -177,6 +187,8 @@ def _bars(rows: Sequence[Score], order: Sequence[str], target: str, t: int, dpi:
         Line2D([], [], color=plots.CHANCE, lw=1.6, label="chance"),
         Line2D([], [], color="#262b33", lw=0.9, label="95 % interval over repeats"),
     ]
+    if nulls:
+        handles.append(Patch(color=plots.NULL, label="null of the embedding, middle 95 %"))
     figure.legend(handles=handles, loc="outside upper left", ncols=5)
     best, last = order[0], order[-1]
     return _picture(
@@ -185,7 +197,8 @@ def _bars(rows: Sequence[Score], order: Sequence[str], target: str, t: int, dpi:
         f"{len(metrics)} metrics, ordered from {best} (best) to {last}. The numbers are in the "
         f"tables below.",
         "Best stimulus first, by the embedding's score against chance. The red mark is chance: the "
-        "best that a constant answer can do. Thin black lines are 95 % intervals over repeats.",
+        "best that a constant answer can do. Thin black lines are 95 % intervals over repeats."
+        + (" The grey band is what the embedding would do by chance." if nulls else ""),
         figure,
         dpi,
     )

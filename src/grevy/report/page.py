@@ -20,11 +20,11 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from ..claims import verdict
 from ..results import Claim, Difference, EmbeddingArrays, Results, Score
 from .figures import Picture, Shown, draw, main_metric, ranked, show
 from .plots import NO_STIMULUS, stimulus_colours
 from .saved import write_whole
+from .verdicts import verdict
 
 __all__ = ["write_report"]
 
@@ -308,6 +308,14 @@ def _claim_lines(claims: Sequence[Claim], order: Sequence[str]) -> list[dict[str
     return lines
 
 
+def _verdicts(lines: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """What may be claimed, and of which stimuli."""
+    said: dict[str, list[str]] = {}
+    for line in lines:
+        said.setdefault(line["verdict"], []).append(line["name"])
+    return sorted(said.items(), key=lambda item: item[0].startswith("No claim"))
+
+
 def _sections(results: Results) -> dict[str, Any]:
     """Scores and differences by the question they answer."""
 
@@ -323,12 +331,15 @@ def _sections(results: Results) -> dict[str, Any]:
     by_stimulus = [t for t in targets if any(r.target == t and r.stimulus for r in results.scores)]
     named = [c for c in results.claims if c.claim == "identity"]
     others = [t for t in targets if t not in by_stimulus and t != "stimulus"]
+    claims = _claim_lines(
+        [c for c in results.claims if c.stimulus],
+        ranked([r for r in results.scores if r.target in by_stimulus]),
+    )
     return {
         "frames": question(by_stimulus),
-        "claims": _claim_lines(
-            [c for c in results.claims if c.stimulus],
-            ranked([r for r in results.scores if r.target in by_stimulus]),
-        ),
+        "claims": claims,
+        "verdicts": _verdicts(claims),
+        "contents": any(c.claim == "content" and not c.refused for c in results.claims),
         "refused": sorted({c.refused for c in results.claims if c.refused}),
         "named": named[0] if named else None,
         "identity": question(["stimulus"] if "stimulus" not in by_stimulus else []),

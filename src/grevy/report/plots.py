@@ -17,12 +17,22 @@ from matplotlib.colors import Normalize, to_rgb
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from numpy.typing import ArrayLike, NDArray
 
-from ..results import Candidate, Confusion, Difference, History, LabelTrace, Presentation, Score
+from ..results import (
+    Candidate,
+    Claim,
+    Confusion,
+    Difference,
+    History,
+    LabelTrace,
+    Presentation,
+    Score,
+)
 
 __all__ = [
     "CHANCE",
     "METHOD_COLOURS",
     "NO_STIMULUS",
+    "NULL",
     "STYLE",
     "bits",
     "bounds",
@@ -57,6 +67,8 @@ NO_STIMULUS = "#c9cdd3"
 """Colour of samples without a stimulus."""
 CHANCE = "#b3261e"
 """Colour of the chance mark."""
+NULL = "#dfe2e7"
+"""Colour of the band of a null."""
 
 STYLE: dict[Any, Any] = {
     "text.usetex": False,
@@ -354,7 +366,14 @@ def _metric_label(metric: str, unit: str, *, higher: bool) -> str:
     return f"{name}{suffix}, {'higher' if higher else 'lower'} is better"
 
 
-def decoding(rows: Sequence[Score], order: Sequence[str], ax: Axes, *, labels: bool = True) -> Axes:
+def decoding(
+    rows: Sequence[Score],
+    order: Sequence[str],
+    ax: Axes,
+    *,
+    nulls: Sequence[Claim] = (),
+    labels: bool = True,
+) -> Axes:
     """One metric as bars: for each stimulus (or target) every method, its interval, and chance.
 
     Parameters
@@ -364,9 +383,15 @@ def decoding(rows: Sequence[Score], order: Sequence[str], ax: Axes, *, labels: b
     order : sequence of str
         Stimuli (or targets) from top to bottom.
     ax : Axes
+    nulls : sequence of Claim
+        Drawn as a band, the middle 95 % of each, behind the bars of its stimulus.
     labels : bool
         Whether to name them on the left.
     """
+    for null in nulls:
+        if null.stimulus in order and np.isfinite(null.null_low):
+            y, wide = order.index(null.stimulus), null.null_high - null.null_low
+            ax.barh(y, wide, 0.92, left=null.null_low, color=NULL, zorder=1)
     methods = [m for m in METHOD_COLOURS if m != "constant" and any(r.method == m for r in rows)]
     height = 0.78 / max(len(methods), 1)
     for i, method in enumerate(methods):

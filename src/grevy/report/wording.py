@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..claims import ALPHA
 from ..config import TrainConfig
 from ..encoders import EncoderSpec
 from ..nulls import least_nulls
@@ -21,6 +20,7 @@ from ..pairs import (
 )
 from ..results import Candidate, Claim, Difference, Score, SessionSummary
 from ..splits import Plan
+from .verdicts import ALPHA
 
 __all__ = ["bits_warning", "cautions", "headline", "methods", "ranking"]
 
