@@ -49,6 +49,7 @@ def test_a_movie_session_has_all_figures_and_none_is_blank(movie_pictures):
         "decoding-0",
         "difference-0-0",
         "difference-0-1",
+        "difference-0-2",
         "confusion-0",
         "loss",
         "choice",

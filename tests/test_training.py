@@ -29,7 +29,7 @@ from grevy.pairs import (
     prepare,
 )
 from grevy.recording import Label, Recording, make_recording
-from grevy.stack import product_type
+from grevy.stack import Activity, product_type
 from grevy.training import Progress, adapt, idle_processors, resume, train
 from grevy.windows import ReceptiveField
 
@@ -610,10 +610,11 @@ def test_threads_leave_busy_processors_alone(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_stacks_hold_what_caches_hold() -> None:
-    cpu, config = torch.device("cpu"), replace(QUICK, batch_size=512)
+    config, rec = replace(QUICK, batch_size=512), recording()
+    activity = [Activity(torch.from_numpy(rec.activity), torch.device("cpu"))]
     for hidden, most in ((16, 8), (32, 4), (128, 1), (1024, 1)):
         wide = replace(config, encoder=EncoderSpec("offset10-model", hidden, 3))
-        assert training._most(wide, cpu) == most
+        assert training._most(activity, training._prepare([rec], wide, [])) == most
     members = list(range(7))
     parts = training._parts(members, 2, 2)
     assert sorted(m for part in parts for m in part) == members
