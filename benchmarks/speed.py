@@ -334,7 +334,8 @@ def step_cuda() -> Row:
         theirs.run()
         rates.append(steady([config(4000)], recording, "cuda"))
     return _row(
-        "s a step", 1 / statistics.median(rates), 1 / theirs.rate, rates=theirs.rates, ours=rates
+        "s a step", 1 / statistics.median(rates), 1 / theirs.rate, rates=theirs.rates,
+        rates_ours=rates,
     )  # fmt: skip
 
 

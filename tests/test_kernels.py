@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, normalize
 
-from grevy import layers, losses, optimiser, stack
+from grevy import fused, layers, losses, optimiser, stack
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.losses import info_nce
@@ -33,6 +34,7 @@ if "grevy.kernels.gpu" in sys.modules and WHERE == "cpu":
     )
 
 from grevy.kernels import gpu as kernels  # noqa: E402
+from grevy.kernels.launch import _variant, planned  # noqa: E402
 
 SHAPES = [(1, 1, 3, 4), (2, 1, 41, 24), (3, 1, 40, 40), (3, 2, 16, 16), (5, 1, 70, 130)]
 # Interpreted, products of bfloat16 are not to be had; float16 takes the same road.
@@ -104,11 +106,46 @@ def test_the_gradients_of_a_layer(
     if beside is not None:
         value = value + (layers.crop(wide, y, taps, gap) * beside.double()).sum()
     to_x, to_w, to_b = torch.autograd.grad(value, (wide, weight, bias))
-    found = kernels.spread(grad, w, beside, time=9, gap=gap)
+    found, none = kernels.spread(grad, w, beside, time=9, gap=gap)
+    assert found is not None
+    assert none is None
     _near(found, to_x.to(kind), kind)
+    bent = _random(*x.shape, kind=kind)
+    both = kernels.spread(grad, w, beside, time=9, gap=gap, bent=bent)
+    assert both[0] is not None
+    assert both[1] is not None
+    assert torch.equal(both[0], found)
+    _near(both[1], torch.ops.aten.gelu_backward(to_x, bent.double()).to(kind), kind)
+    only = torch.empty_like(bent)
+    kernels.spread(grad, w, beside, time=9, gap=gap, bent=bent, out=(None, only))
+    assert torch.equal(only, both[1])
     by_weight, by_bias = kernels.weigh(x, grad, taps=taps, gap=gap)
     _near(by_weight, to_w.float(), torch.float32, sums=63)
     _near(by_bias, to_b.float(), torch.float32, sums=63)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_taken_from_the_input_is_added_where_sums_are_wide(kind: torch.dtype) -> None:
+    centre, w, b = 5 * _random(2, 7), _random(2, 2, 7, 20), _random(2, 20)
+    x, grad = _random(2, 6, 9, 7, kind=kind), _random(2, 5, 9, 20, kind=kind)
+    wider = torch.zeros(2, 6, 9, 16, dtype=kind, device=WHERE)
+    wider[..., :7] = x
+    whole = x.double() + centre[:, None, None].double()
+    y, _ = kernels.convolve(
+        wider, w, b, gap=1, skip="", bend=False, keep=False, centre=centre
+    )  # fmt: skip
+    apart = (w.to(kind).double() - w.double()) * centre[:, None, :, None]  # x alone meets narrow w
+    expected = layers._products(whole, w.to(kind).double(), b.double(), 1, 1)
+    expected = expected - apart.sum(dim=(1, 2))[:, None, None]
+    _near(y, expected.to(kind), kind)
+    room = _random(3, 2, 500)
+    parts = room[:2, :, 20:300], room[:2, :, 300:320]
+    kernels.weigh(wider, grad, taps=2, gap=1, channels=7, centre=centre, out=parts)
+    taps = [whole[:, t : t + 5].flatten(1, 2).mT @ grad.double().flatten(1, 2) for t in range(2)]
+    found = parts[0].sum(dim=0).view(2, 2, 7, 20)
+    _near(found, torch.stack(taps, dim=1).float(), torch.float32, sums=45)
+    _near(parts[1].sum(dim=0), grad.double().sum(dim=(1, 2)).float(), torch.float32, sums=45)
+    assert float(room[2].abs().min()) > 0  # what lies beside is left alone
 
 
 def test_long_sums_over_samples_are_split_and_added_in_order() -> None:
@@ -144,6 +181,54 @@ def test_gathering(channels: int, kind: torch.dtype, centred: bool) -> None:
     if centre is not None:
         expected = expected - centre[:, None, None]
     assert torch.equal(found, expected.to(kind))
+
+
+def test_gathering_by_the_step_with_a_factor_and_room_behind() -> None:
+    samples, field = _random(50, 5), ReceptiveField(3, 4)
+    start = torch.randint(-5, 55, (4, 2, 9), device=WHERE)
+    offset, factor = _random(2, 5), _random(2, 5)
+    out = torch.full((2, 7, 9, 16), 3.0, device=WHERE)
+    for i in (2, 0):
+        place = torch.tensor([i], device=WHERE)
+        kernels.gather(
+            samples, start, offset, factor=factor, place=place, out=out, before=3, time=7,
+            kind=out.dtype,
+        )  # fmt: skip
+        expected = samples[dense_rows(start[i], 1, field, 50)] - offset[:, None, None]
+        torch.testing.assert_close(out[..., :5], expected * factor[:, None, None])
+        assert not out[..., 5:].any()
+
+
+@pytest.mark.parametrize("depth", [3, 16, 33])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [16, 45])
+@pytest.mark.parametrize("own", [None, 37])
+def test_the_whole_loss_and_its_gradient(
+    depth: int, kind: torch.dtype, batch: int, own: int | None
+) -> None:
+    h = _random(2, 2 * batch + 3 + (own or 0), depth, kind=kind)
+    sharp = torch.tensor([1.0, 4.0], device=WHERE)
+    wide, slope = h.double().requires_grad_(), sharp.double().log().requires_grad_()
+    z = normalize(wide, dim=-1)
+    positive, negative = batch + 2, 0 if own is None else 2 * batch + 3
+    loss = info_nce(
+        z[:, :batch], z[:, positive : positive + batch],
+        z[:, :batch] if own is None else z[:, negative : negative + own],
+        temperature=1 / slope.exp(), others=1 if own is None else 0,
+    )  # fmt: skip
+    by_h, by_slope = torch.autograd.grad(loss.total.sum(), (wide, slope))
+    to_h, told = torch.zeros_like(h), torch.empty(2, 3, batch, device=WHERE)
+    kernels.contrast(
+        h, to_h, torch.empty(2, batch, depth, device=WHERE), told, sharp,
+        positive=positive, negative=negative, n_negatives=own or batch,
+    )  # fmt: skip
+    _near(to_h, by_h.to(kind), kind, sums=batch)
+    seen, slopes = torch.zeros(3, 2, 3, device=WHERE), torch.zeros(2, 9, device=WHERE)
+    kernels.tell(told, sharp, seen, torch.tensor([1], device=WHERE), slopes[:, 4])
+    expected = torch.stack([loss.positive, loss.negative, 1 / slope.exp()], dim=1).detach()
+    _near(seen[1], expected.float(), torch.float32, sums=batch)
+    _near(slopes[:, 4], by_slope.float(), torch.float32, sums=batch)
+    assert not seen[[0, 2]].any()
 
 
 @pytest.mark.parametrize("depth", [2, 3, 16, 33])
@@ -218,16 +303,19 @@ def test_updates_are_torchs_adam(amsgrad: bool, decay: float) -> None:
     largest = torch.zeros_like(start) if amsgrad else None
     t = torch.arange(1, 6, dtype=torch.float64)
     table = torch.stack([1 / (1 - 0.9**t), 1 / (1 - 0.999**t).sqrt()], dim=1).float().to(WHERE)
+    narrow = flat.to(NARROW)
     for i in range(5):
-        grad = _random(2, 1500)
+        parts = _random(3, 2, 1500)
+        grad = parts.sum(dim=0)
         for g in range(2):
             theirs[g].grad = grad[g].clone()
             optimisers[g].step()
         kernels.adam(
-            flat, grad, momentum, square, largest,
+            flat, parts if i % 2 else grad, momentum, square, largest,
             torch.tensor(rates, device=WHERE), table, torch.tensor([i], device=WHERE),
-            beta1=0.9, beta2=0.999, eps=1e-8, decay=decay,
+            beta1=0.9, beta2=0.999, eps=1e-8, decay=decay, narrow=narrow,
         )  # fmt: skip
+    assert torch.equal(narrow, flat.to(NARROW))
     torch.testing.assert_close(
         flat, torch.stack([p.detach() for p in theirs]), rtol=1e-5, atol=2e-6
     )
@@ -249,42 +337,121 @@ def _session() -> Recording:
 
 PAIRS: dict[str, Pairs] = {
     "time": TimePairs((10,)),
+    "next": TimePairs((2,)),
     "near": TimePairs((1, 2)),
     "behavior": DeltaPairs(("angle",), 3),
     "hybrid": HybridPairs(DeltaPairs(("angle",), 3), TimePairs((2,))),
 }
+PIECES = ("near", "hybrid")
+"""Steps that are not one of the usual ones, and are made of pieces."""
+QUICK = TrainConfig(
+    PAIRS["time"], EncoderSpec("offset5-model", 6, 4), batch_size=16, n_steps=4, scale="zscore",
+    precision="float32",
+)  # fmt: skip
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two runs with kernels, or without; and how many steps were done as a whole."""
+
+    def runs(config: TrainConfig, *, fast: bool) -> tuple[list[Run], int]:
+        whole: list[int] = []
+        step = fused.Fused.step
+
+        def counted(*args: Any) -> None:
+            whole.append(1)
+            step(*args)
+
+        with monkeypatch.context() as patch:
+            for module in (layers, losses, optimiser, stack):
+                patch.setattr(module, "kernels_for", lambda x: kernels if fast else None)
+            patch.setattr(fused.Fused, "step", counted)
+            configs = [replace(config, learning_rate=rate) for rate in (1e-2, 1e-3)]
+            found = train([_session()], configs, device=WHERE)
+        # On a GPU one more is planned, and not done, so that all kernels are compiled together.
+        return found, len(whole) - (1 if whole and WHERE == "cuda" else 0)
+
+    return runs
+
+
+def _alike(ours: list[Run], plain: list[Run]) -> None:
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one.losses, other.losses, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one.temperatures, other.temperatures, rtol=1e-4)
+        for a, b in zip(one.sessions[0].weights, other.sessions[0].weights, strict=True):
+            # Adam's first steps are a rate long whatever the gradient: rounding decides signs.
+            assert float((a - b).norm() / b.norm()) < 1e-3
 
 
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize(
-    "more", [{}, {"distance": "euclidean", "learn_temperature": True}, {"n_negatives": 9}]
+    "more",
+    [
+        {},
+        {"distance": "euclidean", "learn_temperature": True},
+        {"learn_temperature": True, "n_negatives": 9, "scale": "none"},
+        {"batch_size": 24, "min_temperature": 0.995, "learn_temperature": True},
+    ],
 )
 def test_training_with_kernels_is_training_without(
-    kind: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    kind: str, more: dict[str, Any], trained: Any
 ) -> None:
-    configs = [
-        TrainConfig(
-            PAIRS[kind], EncoderSpec("offset5-model", 6, 4), learning_rate=rate, batch_size=16,
-            n_steps=4, scale="zscore", precision="float32", **more,
-        )
-        for rate in (1e-2, 1e-3)
-    ]  # fmt: skip
-    recording = _session()
-    used = [0]
+    config = replace(QUICK, pairs=PAIRS[kind], **more)
+    ours, whole = trained(config, fast=True)
+    _alike(ours, trained(config, fast=False)[0])
+    pieces = kind in PIECES or "distance" in more
+    pieces |= kind == "next" and "n_negatives" in more  # segments of two lengths
+    assert whole == (0 if pieces else 4)
 
-    def these(x: Tensor) -> Any:
-        used[0] += 1
-        return kernels
 
-    def runs(*, fast: bool) -> list[Run]:
-        with monkeypatch.context() as patch:
-            for module in (layers, losses, optimiser, stack):
-                patch.setattr(module, "kernels_for", these if fast else lambda x: None)
-            return train([recording], configs, device=WHERE)
+@pytest.mark.parametrize(
+    ("architecture", "pieces"),
+    [
+        ("offset10-model", False),
+        ("offset1-model-v2", False),
+        ("offset1-model-v4", False),
+        ("offset1-model", False),
+        ("offset1-model-mse", True),
+        ("offset4-model-2x-subsample", True),
+        ("offset10-model-mse", True),
+    ],
+)
+def test_encoders_as_a_whole(architecture: str, pieces: bool, trained: Any) -> None:
+    config = replace(QUICK, encoder=EncoderSpec(architecture, 6, 4), n_steps=3)
+    ours, whole = trained(config, fast=True)
+    _alike(ours, trained(config, fast=False)[0])
+    assert whole == (0 if pieces else 3)
 
-    for ours, plain in zip(runs(fast=True), runs(fast=False), strict=True):
-        np.testing.assert_allclose(ours.losses, plain.losses, rtol=1e-4, atol=1e-5)
-        for a, b in zip(ours.sessions[0].weights, plain.sessions[0].weights, strict=True):
-            # Adam's first steps are a rate long whatever the gradient: rounding decides signs.
-            assert float((a - b).norm() / b.norm()) < 1e-3
-    assert used[0] > 40
+
+def test_layers_too_large_to_count_in_32_bits_are_left_to_torch(
+    monkeypatch: pytest.MonkeyPatch, trained: Any
+) -> None:
+    rows = 2 * QUICK.batch_size * 5  # type: ignore[operator]
+    monkeypatch.setattr(fused, "_MOST", rows * 120)
+    assert trained(QUICK, fast=True)[1] == 4
+    monkeypatch.setattr(fused, "_MOST", rows * 120 - 1)
+    assert trained(QUICK, fast=True)[1] == 0
+
+
+def test_narrow_numbers_train_as_wide_ones_do(
+    monkeypatch: pytest.MonkeyPatch, trained: Any
+) -> None:
+    config = replace(QUICK, scale="none", n_steps=6)
+    wide, _ = trained(config, fast=True)
+    monkeypatch.setattr(stack, "product_type", lambda config, where: NARROW)
+    narrow, whole = trained(config, fast=True)
+    assert whole == 6
+    for a, b in zip(narrow, wide, strict=True):
+        np.testing.assert_allclose(a.losses, b.losses, rtol=0.02, atol=0.02)
+        assert not np.array_equal(a.losses, b.losses)
+
+
+def test_what_is_planned_is_not_done() -> None:
+    x = torch.ones(3, 4, device=WHERE)
+    with planned() as launches:
+        z, _ = kernels.unit(x)
+        kernels.unit(x)
+    assert len(launches) == 2
+    assert torch.equal(kernels.unit(x)[0], torch.full_like(x, 0.5))
+    assert {_variant(each) for each in launches} == {_variant(launches[0])}
+    assert z.shape == x.shape

@@ -98,6 +98,7 @@ def test_played_steps_are_steps(kind: str, block: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(stack, "_recordable", lambda config, where: True)
     monkeypatch.setattr(stack, "record", record)
     monkeypatch.setattr(stack, "_CHUNK", 5)
+    monkeypatch.setattr(stack, "_PLAYED", 2)
     for ours, theirs in zip(runs(), plain, strict=True):
         np.testing.assert_array_equal(ours.losses, theirs.losses)
         np.testing.assert_array_equal(ours.temperatures, theirs.temperatures)

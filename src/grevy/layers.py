@@ -101,7 +101,7 @@ class _Layer(torch.autograd.Function):
             to_x = None
             if ctx.needs_input_grad[0]:
                 beside = {"": None, "inner": grad, "outer": outer}[skip]
-                to_x = gpu.spread(grad, weight, beside, time=x.shape[1], gap=gap)
+                to_x, _ = gpu.spread(grad, weight, beside, time=x.shape[1], gap=gap)
             return to_x, to_weight, to_bias, None, None, None, None
         grad = outer if bent is None else torch.ops.aten.gelu_backward(outer, bent)
         taps = [x[:, rows] for rows in _taps(x.shape[1], weight.shape[1], stride, gap)]

@@ -113,16 +113,23 @@ class Optimiser:
         corrections = [1 / (1 - adam.beta1**taken), 1 / (1 - adam.beta2**taken).sqrt()]
         self.corrections = torch.stack(corrections, dim=1).to(torch.float32).to(where)
 
-    def step(self, flat: Tensor, grad: Tensor, number: Tensor) -> None:
-        """The update with this number, (1,), among the steps to come."""
+    def step(
+        self, flat: Tensor, grad: Tensor, number: Tensor, narrow: Tensor | None = None
+    ) -> None:
+        """The update with this number, (1,), among the steps to come.
+
+        The gradient, (G, P), may come in parts (parts, G, P) that add up; `narrow` takes a copy
+        of what is trained.
+        """
         a, gpu = self.adam, kernels_for(flat)
         if gpu is not None:
             gpu.adam(
                 flat, grad, self.momentum, self.square, self.largest,
                 self.rate, self.corrections, number,
-                beta1=a.beta1, beta2=a.beta2, eps=a.eps, decay=a.weight_decay,
+                beta1=a.beta1, beta2=a.beta2, eps=a.eps, decay=a.weight_decay, narrow=narrow,
             )  # fmt: skip
             return
+        grad = grad.sum(dim=0) if grad.ndim == 3 else grad
         if a.weight_decay:
             grad = grad.add(flat, alpha=a.weight_decay)
         self.momentum.lerp_(grad, 1 - a.beta1)
@@ -133,6 +140,8 @@ class Optimiser:
         first, second = self.corrections.index_select(0, number)[0]
         root = (square.sqrt() * second).add_(a.eps)
         flat.sub_(self.rate * first * self.momentum / root)
+        if narrow is not None:
+            narrow.copy_(flat)
 
     def state(self, g: int, taken: int, sharpness: Tensor | None) -> OptimiserState:
         """Of one run after so many of the steps to come, on the CPU."""

@@ -71,12 +71,17 @@ def _with(draw: Draw, tensors: list[Tensor]) -> Draw:
     )
 
 
-def record(step: Callable[[], None]) -> Callable[[], None]:
-    """Record what a step does on this thread's stream, without doing it; returns what plays it."""
+def record(work: Callable[[], object]) -> Callable[[], None]:
+    """Record what is done on this thread's stream, without doing it; returns what plays it."""
     graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.current_stream()
-    with _RECORDING, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        step()
+    # By hand, since torch.cuda.graph collects garbage and empties caches first: half a second.
+    with _RECORDING:
+        torch.cuda.current_stream().synchronize()
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            work()
+        finally:
+            graph.capture_end()
     return graph.replay
 
 

@@ -24,7 +24,8 @@ from .drawing import SESSION, Draw, Segments, draw
 from .draws import Purpose, uniforms
 from .encoders import EncoderSpec, dropouts, encode
 from .errors import DivergedError
-from .kernels import kernels_for
+from .fused import Fused, Scaled, places_of
+from .kernels import compiled, kernels_for
 from .losses import bits_above_chance, info_nce
 from .masks import mask_factors
 from .memory import Memory, layers_need
@@ -47,8 +48,12 @@ _ROWS = 2**16
 """Samples summed at once."""
 _STAGE = 2**30
 """Bytes of samples that are staged at once."""
+_FAR = 2.0
+"""Standard deviations from zero that narrow numbers bear: they then cost 1 % of one."""
 _WARM = 3
-"""Steps done one by one before one is recorded: kernels are compiled in them."""
+"""Steps done one by one before some are recorded."""
+_PLAYED = 10
+"""Steps recorded at once: between two recordings a GPU waits for some microseconds."""
 
 
 class Progress(NamedTuple):
@@ -125,22 +130,28 @@ class Activity:
         # Samples that a GPU has no room for stay on the host; it gets those of the next steps.
         self.staged = not fits(samples.nbytes, where)
         self.samples = samples if self.staged else samples.to(where)
-        self._means: dict[bytes, Tensor] = {}
+        self._means: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._lock = threading.Lock()
 
-    def mean(self, spans: Spans) -> Tensor:
-        """Of each channel over the samples of some spans alone, (C,)."""
+    def mean_and_sd(self, spans: Spans) -> tuple[Tensor, Tensor]:
+        """Of each channel over the samples of some spans alone, (C,) twice."""
         with self._lock:
             key = spans.tobytes()
             if key not in self._means:
                 n = int((spans[:, 1] - spans[:, 0]).sum())
                 total = self.samples[:1].sum(0, dtype=torch.float64) * 0
+                squares = total.clone()
                 for a, b in spans.tolist():
                     for i in range(a, b, _ROWS):
-                        total += self.samples[i : min(i + _ROWS, b)].sum(0, dtype=torch.float64)
+                        some = self.samples[i : min(i + _ROWS, b)].to(torch.float64)
+                        total += some.sum(0)
+                        squares += some.square().sum(0)
+                mean = total / n
+                sd = (squares / n - mean.square()).clamp_(min=0).sqrt_()
                 # On the host, so that stacks on other streams find it done.
-                self._means[key] = (total / n).to(torch.float32).cpu()
-            return self._means[key].to(self.where)
+                self._means[key] = mean.to(torch.float32).cpu(), sd.to(torch.float32).cpu()
+            mean, sd = self._means[key]
+            return mean.to(self.where), sd.to(self.where)
 
 
 def product_type(config: TrainConfig, where: torch.device) -> torch.dtype:
@@ -154,8 +165,12 @@ def product_type(config: TrainConfig, where: torch.device) -> torch.dtype:
         return torch.float32
     if config.precision == "bfloat16":
         return torch.bfloat16
-    native = where.type == "cpu" and _cpu_has_bfloat16()
-    return torch.bfloat16 if native else torch.float32  # on GPUs not before it is measured there
+    native = _cpu_has_bfloat16() if where.type == "cpu" else _gpu_has_bfloat16(where)
+    return torch.bfloat16 if native else torch.float32
+
+
+def _gpu_has_bfloat16(where: torch.device) -> bool:
+    return where.type == "cuda" and torch.cuda.get_device_capability(where) >= (8, 0)
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -174,7 +189,7 @@ def train_stack(
     done = 0 if stack[0].start is None else len(stack[0].start.losses)
     probe = _draw(stack[0], torch.tensor([done]))
     chunk = _steps_at_once(activity, probe, config, runs)
-    program = _Program(activity, stack)
+    program = _Program(activity, stack, probe)
     waiting: list[tuple[int, Callable[[], NDArray[np.float32]]]] = []
 
     def look() -> None:
@@ -221,12 +236,14 @@ def predict(activity: list[Activity], stack: list[Prepared]) -> Memory | None:
     channels = [a.samples.shape[1] for a in activity]
     windows, layers = layers_need(config.encoder, probe.groups, channels, width)
     weights = sum(w.numel() for session in stack[0].weights for w in session)
+    # On a GPU every layer keeps its gradients too, and gradients by weights come in parts.
+    on_gpu = activity[0].where.type == "cuda"
     places = probe.reference.shape[1] * (1 + len(probe.positives)) + probe.n_negatives
     similarities = min(_SIMILARITIES, runs * probe.reference.shape[1] * probe.negative.shape[1])
     return Memory(
         windows=runs * windows,
-        layers=runs * layers,
-        parameters=24 * runs * weights,
+        layers=(2 if on_gpu else 1) * runs * layers,
+        parameters=(96 if on_gpu else 24) * runs * weights,
         draws=16 * runs * places * _steps_at_once(activity, probe, config, runs),
         loss=8 * similarities,
         staged=_STAGE if any(a.staged for a in activity) else 0,
@@ -242,7 +259,7 @@ class _Program:
         Of every step both parts of every term of the loss, and the temperature.
     """
 
-    def __init__(self, activity: list[Activity], stack: list[Prepared]) -> None:
+    def __init__(self, activity: list[Activity], stack: list[Prepared], probe: Draw) -> None:
         self.activity, self.stack, self.config = activity, stack, stack[0].config
         self.where, config = activity[0].where, self.config
         self.samples = [a.samples for a in activity]  # or the part that is staged
@@ -272,11 +289,34 @@ class _Program:
         self.scaling = [_scaling(a, stack, s, self.kind) for s, a in enumerate(activity)]
         width = 2 * len(latent_slices(config)) + 1
         self.seen = torch.zeros(config.n_steps, len(stack), width, device=self.where)
-        self.number = torch.zeros(1, dtype=torch.int64, device=self.where)  # of the step, from 0
-        self.place = torch.zeros_like(self.number)  # of the step in the table of draws
+        # Of the step from 0, and of its row in the table of draws.
+        self.counters = torch.zeros(2, dtype=torch.int64, device=self.where)
+        self.number, self.place = self.counters[:1], self.counters[1:]
         self.table: Tensor | None = None
         self.play: Callable[[], None] | None = None
         self.warmed = 0
+        self.fused = self._fused(probe)
+
+    def _fused(self, probe: Draw) -> Fused | None:
+        """The step as few kernels, where it is one that they know."""
+        gpu = kernels_for(self.parameters.flat)
+        places = places_of(self.config, probe, self.samples[0].shape[1])
+        if gpu is None or places is None or len(self.activity) > 1 or self.stack[0].frozen:
+            return None
+        scale, sharpness = self.scaling[0], self.parameters.sharpness
+        offset = scale.mean if scale.centre is None else scale.centre
+        moved, same = bool(offset.any()), bool((scale.sd == 1).all())
+        return Fused(
+            gpu, self.config, self.parameters, self.optimiser, places,
+            Scaled(
+                offset if moved else None,
+                None if same else 1 / scale.sd,
+                None if scale.centre is None else (scale.centre - scale.mean) / scale.sd,
+            ),
+            segments=probe.groups[0].start.shape[1], outputs=probe.groups[0].outputs,
+            sharp=(1 / self.fixed if sharpness is None else sharpness.detach().exp()),
+            ceiling=self.ceiling, seen=self.seen, kind=self.kind,
+        )  # fmt: skip
 
     def temperature(self) -> Tensor:
         """Of every run, (G,)."""
@@ -287,30 +327,46 @@ class _Program:
         """Do the steps that were drawn, from step number `first` on."""
         steps = len(draws.reference)
         draws = self._stage(draws)
-        if not _recordable(self.config, self.where):
+        plays = _recordable(self.config, self.where)
+        if self.fused is None and not plays:
             for i in range(steps):
                 self.step(at(draws, i, self.where), first + i)
+                self.counters.add_(1)
             return
-        rows = pack(draws)
+        rows = pack(draws) if self.fused is None else draws.groups[0].start
         rows = rows.pin_memory() if self.where.type == "cuda" else rows
         if self.table is None:
             self.table = torch.empty(rows.shape, dtype=rows.dtype, device=self.where)
         self.table[:steps].copy_(rows, non_blocking=True)
         self.place.zero_()
+        table = self.table
 
         def step() -> None:
-            row = self.table.index_select(0, self.place)[0]  # type: ignore[union-attr]
-            self.step(unpack(row, draws), first)
-            self.place.add_(1)
+            if self.fused is None:
+                row = table.index_select(0, self.place)[0]
+                self.step(unpack(row, draws), first)
+            else:
+                self.fused.step(self.samples[0], table, self.place, self.number)
+            self.counters.add_(1)
 
-        for _ in range(steps):
-            if self.play is None and self.warmed == _WARM:
-                self.play = record(step)
-            if self.play is None:
+        def several() -> None:
+            for _ in range(_PLAYED):
+                step()
+
+        if not self.warmed and kernels_for(self.parameters.flat) is not None:
+            compiled(step, self.where)  # nothing is updated, for the update is a kernel too
+            self.counters.zero_()
+        left = steps
+        while left:
+            if plays and self.warmed >= _WARM and left >= _PLAYED:
+                if self.play is None:
+                    self.play = record(several)
+                self.play()
+                left -= _PLAYED
+            else:
                 step()
                 self.warmed += 1
-            else:
-                self.play()
+                left -= 1
 
     def _stage(self, draws: Draw) -> Draw:
         """Bring the samples that these steps need to the device, and point the draws to them."""
@@ -345,7 +401,6 @@ class _Program:
                 flat[:, -1].clamp_(max=self.ceiling)
             seen = torch.cat([terms.detach().flatten(1), temperature.detach()[:, None]], dim=1)
             self.seen.index_copy_(0, self.number, seen[None])
-            self.number.add_(1)
 
     def finish(self, source: str, done: int, n_negatives: int) -> list[Run]:
         """The runs as they stand."""
@@ -420,9 +475,12 @@ def _scaling(
     mean = torch.stack([run.scaling[session][0] for run in stack])
     sd = torch.stack([run.scaling[session][1] for run in stack])
     centre = None
-    if kind == torch.bfloat16:
-        # Narrow numbers keep few digits: each channel is taken about its own mean.
-        centre = torch.stack([activity.mean(run.spans[session]) for run in stack])
+    if kind != torch.float32:
+        # Narrow numbers keep few digits: a channel that lies far from zero, for how much it
+        # varies, is taken about its own mean.
+        own = [activity.mean_and_sd(run.spans[session]) for run in stack]
+        far = torch.stack([torch.where(m.abs() > _FAR * s, m, 0) for m, s in own])
+        centre = far if bool(far.any()) else None
     plain = centre is None and not bool(mean.any()) and bool((sd == 1).all())
     where = activity.where
     return _Scaling(mean.to(where), sd.to(where), centre, plain)

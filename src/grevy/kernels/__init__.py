@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-__all__ = ["kernels_for"]
+__all__ = ["compiled", "kernels_for"]
 
 _MOST = 2**31 - 1
 """Numbers of one run in a tensor: places are counted in 32 bits."""
@@ -44,3 +45,17 @@ def _gpu() -> ModuleType | None:
         )
         return None
     return gpu
+
+
+def compiled(work: Callable[[], None], where: torch.device) -> None:
+    """Compile the kernels that some work launches side by side, without launching one of them.
+
+    Torch's own operations in it do run, on numbers that are not there yet.
+    """
+    if where.type != "cuda" or _gpu() is None:
+        return
+    from .launch import compile_all, planned
+
+    with planned() as launches, torch.autograd.set_multithreading_enabled(False):
+        work()
+    compile_all(launches, where)

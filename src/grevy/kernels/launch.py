@@ -1,0 +1,79 @@
+"""How kernels are started, and compiled side by side before any of them is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Launch", "compile_all", "launch", "planned"]
+
+_THREADS = 16
+"""Compile at once: most of a compilation runs outside Python."""
+
+
+class Launch(NamedTuple):
+    """A kernel with its grid, its arguments, and its options."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+_plan = threading.local()
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+    """Start a kernel, or, inside `planned`, only note it."""
+    noted: list[Launch] | None = getattr(_plan, "launches", None)
+    if noted is None:
+        kernel[grid](*args, **options)
+    else:
+        noted.append(Launch(kernel, grid, args, options))
+
+
+@contextmanager
+def planned() -> Iterator[list[Launch]]:
+    """What this thread would launch inside; nothing is started and outputs hold anything."""
+    noted: list[Launch] = []
+    _plan.launches = noted
+    try:
+        yield noted
+    finally:
+        _plan.launches = None
+
+
+def compile_all(launches: Sequence[Launch], where: torch.device) -> None:
+    """Compile what was planned, side by side; compiled before, it takes no time."""
+    different = {_variant(each): each for each in launches}
+    index = torch.cuda.current_device() if where.index is None else where.index
+
+    def compile_one(each: Launch) -> None:
+        torch.cuda.set_device(index)
+        program = each.kernel.warmup(*each.args, grid=each.grid, **each.options)
+        # Asked for, it is brought to the device, with the C code (compiled too) that starts it.
+        _ = getattr(program, "run", None)
+
+    threads = min(_THREADS, len(different), len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(compile_one, different.values()))
+
+
+def _variant(each: Launch) -> object:
+    """Launches that are equal in this are one compiled program."""
+    return (id(each.kernel), *map(_kind, each.args), *sorted(each.options.items()))
+
+
+def _kind(arg: Any) -> object:
+    if isinstance(arg, Tensor):
+        return arg.dtype, arg.data_ptr() % 16 == 0
+    if isinstance(arg, int):
+        return "int", arg == 1, arg % 16 == 0, arg >= 2**31
+    return type(arg)
