@@ -15,10 +15,11 @@ from torch.nn.functional import gelu, normalize
 
 from grevy import fused, layers, losses, optimiser, stack
 from grevy.config import TrainConfig
+from grevy.drawing import draw
 from grevy.encoders import EncoderSpec
 from grevy.losses import info_nce
 from grevy.model import Run
-from grevy.pairs import DeltaPairs, HybridPairs, Pairs, TimePairs
+from grevy.pairs import DeltaPairs, HybridPairs, Pairs, TimePairs, prepare
 from grevy.recording import Label, Recording, make_recording
 from grevy.training import train
 from grevy.windows import ReceptiveField, dense_rows
@@ -444,6 +445,47 @@ def test_narrow_numbers_train_as_wide_ones_do(
     for a, b in zip(narrow, wide, strict=True):
         np.testing.assert_allclose(a.losses, b.losses, rtol=0.02, atol=0.02)
         assert not np.array_equal(a.losses, b.losses)
+
+
+@pytest.mark.parametrize("offset", [2, 10])
+@pytest.mark.parametrize("n_negatives", [None, 13])
+def test_centres_are_those_that_the_host_draws(offset: int, n_negatives: int | None) -> None:
+    """Two runs of different spans and seeds, one seed of 64 bits, steps past 32 bits."""
+    field = ReceptiveField(5, 5)
+    recording = make_recording(np.zeros((500, 2)), rate_hz=20, epochs=[[0, 200], [210, 500]])
+    spans = (np.array([[0, 500]]), np.array([[30, 190], [250, 400]]))
+    tables = [prepare(recording, TimePairs((offset,)), field, own) for own in spans]
+    seeds, first = (7, 2**63 + 12345), 2**32 - 2
+    drawn = [
+        draw(t, s, torch.arange(first, first + 4), batch=37, n_negatives=n_negatives, block=1)
+        for t, s in zip(tables, seeds, strict=True)
+    ]
+    probe = drawn[0]
+    config = replace(
+        QUICK, pairs=TimePairs((offset,)), encoder=EncoderSpec("offset10-model", 6, 4),
+        batch_size=37, n_negatives=n_negatives,
+    )  # fmt: skip
+    places = fused.places_of(config, probe, 2)
+    if places is None:  # segments of two lengths: not a step that is done as a whole
+        assert offset == 2
+        assert n_negatives
+        return
+    fill = fused.drawn_on(
+        kernels, list(zip(tables, seeds, strict=True)), places, probe.groups[0].outputs,
+        torch.device(WHERE),
+    )  # fmt: skip
+    assert fill is not None
+    expected = torch.stack([d.groups[0].start for d in drawn], dim=1)
+    table = torch.full(expected.shape, -1, device=WHERE)
+    fill(table, first)
+    assert torch.equal(table.cpu(), expected)
+
+
+def test_pairs_that_are_looked_for_are_drawn_on_the_host() -> None:
+    recording = _session()
+    table = prepare(recording, PAIRS["behavior"], ReceptiveField(2, 3), np.array([[0, 300]]))
+    places = fused.Places(16, 16, 0, 16)
+    assert fused.drawn_on(kernels, [(table, 0)], places, 1, torch.device(WHERE)) is None
 
 
 def test_what_is_planned_is_not_done() -> None:

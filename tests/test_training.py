@@ -614,7 +614,7 @@ def test_stacks_hold_what_caches_hold() -> None:
     activity = [Activity(torch.from_numpy(rec.activity), torch.device("cpu"))]
     for hidden, most in ((16, 8), (32, 4), (128, 1), (1024, 1)):
         wide = replace(config, encoder=EncoderSpec("offset10-model", hidden, 3))
-        assert training._most(activity, training._prepare([rec], wide, [])) == most
+        assert training._most(activity, [training._prepare([rec], wide, [])]) == most
     members = list(range(7))
     parts = training._parts(members, 2, 2)
     assert sorted(m for part in parts for m in part) == members

@@ -8,22 +8,25 @@ and one update. It computes what `stack` does with torch's operations, by which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TrainConfig, latent_slices
 from .drawing import Draw
+from .draws import Purpose
 from .encoders import ARCHITECTURES, EncoderSpec, dropouts
 from .optimiser import Optimiser, Parameters
-from .pairs import TimePairs
+from .pairs import PairTable, TimePairs
 
-__all__ = ["Fused", "Places", "Scaled", "places_of"]
+__all__ = ["Fused", "Places", "Scaled", "drawn_on", "places_of"]
 
 _BESIDE = 2
 """Streams for the gradients by weights, which nothing waits for until the update."""
@@ -93,6 +96,68 @@ def places_of(config: TrainConfig, probe: Draw, channels: int) -> Places | None:
     if begins[0] != 0 or (begins[2] == 0) != (probe.others == 1):
         return None
     return Places(len(roles[0]), begins[1], begins[2], len(roles[2]))
+
+
+def drawn_on(
+    gpu: ModuleType,
+    runs: Sequence[tuple[PairTable, int]],
+    places: Places,
+    outputs: int,
+    where: torch.device,
+) -> Callable[[Tensor, int], None] | None:
+    """What draws the centres of steps on the device, where that is a look-up by a random number.
+
+    Parameters
+    ----------
+    gpu : module
+        The kernels.
+    runs : sequence of (PairTable, int)
+        Table and seed of each of G runs.
+    places : Places
+    outputs : int
+        Windows of each segment.
+    where : torch.device
+
+    Returns
+    -------
+    callable or None
+        Fills a table (steps, G, n) from a step number on, as `drawing.draw` would. None for pairs
+        whose positives are looked for.
+    """
+    pairs = [table.pairs for table, _ in runs]
+    if not all(isinstance(p, TimePairs) and len(p.offsets) == 1 for p in pairs):
+        return None
+    tables: list[NDArray[np.int64]] = []
+    base, which = [0], []
+    for table, _ in runs:
+        same = (i for i, t in enumerate(tables) if np.array_equal(t, table.anchors))
+        which.append(next(same, len(tables)))
+        if which[-1] == len(tables):
+            tables.append(table.anchors)
+            base.append(base[-1] + len(table.anchors))
+
+    def whole(numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=where)
+
+    anchors = torch.from_numpy(np.concatenate(tables)).to(where)
+    seed = torch.from_numpy(np.array([s % 2**64 for _, s in runs], np.uint64).view(np.int64))
+    seed, begin = seed.to(where), whole([base[i] for i in which])
+    count = whole([len(tables[i]) for i in which])
+    reach = whole([max(p.offsets) for p in pairs if isinstance(p, TimePairs)])
+    apart = outputs == 1  # a positive is a window of its own, else it lies in its segment
+
+    def fill(table: Tensor, first: int) -> None:
+        gpu.draw_centres(
+            table, anchors, seed, begin, count, first=first, purpose=int(Purpose.REFERENCE),
+            n=places.batch, at=0, later=reach if apart else None, beside=places.positive,
+        )  # fmt: skip
+        if places.negative:
+            gpu.draw_centres(
+                table, anchors, seed, begin, count, first=first, purpose=int(Purpose.NEGATIVE),
+                n=places.n_negatives, at=places.negative,
+            )  # fmt: skip
+
+    return fill
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from .drawing import SESSION, Draw, Segments, draw
 from .draws import Purpose, uniforms
 from .encoders import EncoderSpec, dropouts, encode
 from .errors import DivergedError
-from .fused import Fused, Scaled, places_of
+from .fused import Fused, Scaled, drawn_on, places_of
 from .kernels import compiled, kernels_for
 from .losses import bits_above_chance, info_nce
 from .masks import mask_factors
@@ -204,8 +204,7 @@ def train_stack(
 
     for begin in range(0, config.n_steps, chunk):
         end = min(begin + chunk, config.n_steps)
-        steps = torch.arange(done + begin, done + end)
-        program.run(stacked([_draw(run, steps) for run in stack]), done + begin)
+        program.run(done + begin, end - begin)
         waiting.append((begin, later(program.seen[begin:end])))
         if program.where.type == "cpu" or len(waiting) > 1:
             look()  # at the chunk before this one on a GPU, which is thus never out of work
@@ -296,6 +295,18 @@ class _Program:
         self.play: Callable[[], None] | None = None
         self.warmed = 0
         self.fused = self._fused(probe)
+        self.drawn = self._drawn(probe)
+
+    def _drawn(self, probe: Draw) -> Callable[[Tensor, int], None] | None:
+        """What draws on the device, where the step is known and the samples are there."""
+        if self.fused is None or self.activity[0].staged:
+            return None
+        group, runs = probe.groups[0], [(run.tables[0], run.config.seed) for run in self.stack]
+        drawn = drawn_on(self.fused.gpu, runs, self.fused.places, group.outputs, self.where)
+        if drawn is not None:
+            shape = (_CHUNK, len(self.stack), group.start.shape[1])
+            self.table = torch.empty(shape, dtype=torch.int64, device=self.where)
+        return drawn
 
     def _fused(self, probe: Draw) -> Fused | None:
         """The step as few kernels, where it is one that they know."""
@@ -323,30 +334,30 @@ class _Program:
         sharpness = self.parameters.sharpness
         return self.fixed if sharpness is None else torch.exp(-sharpness)
 
-    def run(self, draws: Draw, first: int) -> None:
-        """Do the steps that were drawn, from step number `first` on."""
-        steps = len(draws.reference)
-        draws = self._stage(draws)
+    def run(self, first: int, steps: int) -> None:
+        """Draw and do so many steps, from step number `first` on."""
         plays = _recordable(self.config, self.where)
-        if self.fused is None and not plays:
-            for i in range(steps):
-                self.step(at(draws, i, self.where), first + i)
-                self.counters.add_(1)
-            return
-        rows = pack(draws) if self.fused is None else draws.groups[0].start
-        rows = rows.pin_memory() if self.where.type == "cuda" else rows
-        if self.table is None:
-            self.table = torch.empty(rows.shape, dtype=rows.dtype, device=self.where)
-        self.table[:steps].copy_(rows, non_blocking=True)
+        draws: Draw | None = None
+        if self.drawn is None:
+            numbers = torch.arange(first, first + steps)
+            draws = self._stage(stacked([_draw(run, numbers) for run in self.stack]))
+            if self.fused is None and not plays:
+                for i in range(steps):
+                    self.step(at(draws, i, self.where), first + i)
+                    self.counters.add_(1)
+                return
+            self._lay_down(pack(draws) if self.fused is None else draws.groups[0].start)
+        elif self.table is not None:
+            self.drawn(self.table[:steps], first)
         self.place.zero_()
         table = self.table
 
         def step() -> None:
-            if self.fused is None:
-                row = table.index_select(0, self.place)[0]
-                self.step(unpack(row, draws), first)
-            else:
+            assert table is not None
+            if self.fused is not None:
                 self.fused.step(self.samples[0], table, self.place, self.number)
+            elif draws is not None:
+                self.step(unpack(table.index_select(0, self.place)[0], draws), first)
             self.counters.add_(1)
 
         def several() -> None:
@@ -367,6 +378,13 @@ class _Program:
                 step()
                 self.warmed += 1
                 left -= 1
+
+    def _lay_down(self, rows: Tensor) -> None:
+        """Copy draws to the table on the device."""
+        rows = rows.pin_memory() if self.where.type == "cuda" else rows
+        if self.table is None:
+            self.table = torch.empty(rows.shape, dtype=rows.dtype, device=self.where)
+        self.table[: len(rows)].copy_(rows, non_blocking=True)
 
     def _stage(self, draws: Draw) -> Draw:
         """Bring the samples that these steps need to the device, and point the draws to them."""

@@ -22,6 +22,7 @@ from .errors import ConfigError, LimitError
 from .masks import check_masks
 from .memory import available
 from .model import Run, activity_tensor, choose_device, fingerprint
+from .padding import alike, cut, padded
 from .pairs import prepare_sessions
 from .playback import lane
 from .recording import Recording, mean_and_sd
@@ -234,22 +235,26 @@ def _train(
     on_step: OnStep | None,
 ) -> list[Run]:
     where = choose_device(device)
+    on_cpu = where.type == "cpu"
     groups: dict[object, list[int]] = {}
     for i, run in enumerate(prepared):
-        groups.setdefault(shape(run), []).append(i)
+        # A GPU is quicker with more runs at a time; on a CPU a run's bits are its own.
+        groups.setdefault(shape(run if on_cpu else alike(run)), []).append(i)
     total = sum(run.config.n_steps for run in prepared)
     source = "+".join(fingerprint(r) for r in recordings)
     activity = [Activity(activity_tensor(r), where) for r in recordings]
     usual = torch.get_num_threads()
-    on_cpu = where.type == "cpu"
     # Stacks of different shapes share a GPU, each on a stream of its own.
     threads = min(usual, idle_processors() if usual > 1 else 1) if on_cpu else _LANES
     parts = [
         part
         for members in groups.values()
-        for part in _parts(members, threads if on_cpu else 1, _most(activity, prepared[members[0]]))
+        for part in _parts(
+            members, threads if on_cpu else 1, _most(activity, [prepared[i] for i in members])
+        )
     ]
-    _refuse_too_much(activity, [[prepared[i] for i in part] for part in parts], threads, where)
+    stacks = [padded([prepared[i] for i in part]) for part in parts]
+    _refuse_too_much(activity, stacks, threads, where)
     steps_done, lock = [0] * len(parts), threading.Lock()
 
     def work(place: int) -> list[Run]:
@@ -260,7 +265,7 @@ def _train(
                     on_step(part._replace(done=sum(steps_done), of=total))
 
         with lane(where):
-            return train_stack(activity, [prepared[i] for i in parts[place]], source, report)
+            return train_stack(activity, stacks[place], source, report)
 
     try:
         if threads == 1 or len(parts) == 1:
@@ -276,7 +281,7 @@ def _train(
     finally:
         torch.set_num_threads(usual)
     runs = {
-        i: run
+        i: cut(run, prepared[i])
         for part, each in zip(parts, trained, strict=True)
         for i, run in zip(part, each, strict=True)
     }
@@ -334,13 +339,13 @@ def _parts(members: list[int], workers: int, most: int) -> list[list[int]]:
     return [members[w::n] for w in range(n)]
 
 
-def _most(activity: list[Activity], run: Prepared) -> int:
+def _most(activity: list[Activity], members: list[Prepared]) -> int:
     """How many runs to stack: on a CPU as long as what they compute stays in its caches, on a GPU
     as many as it has room for beside those of other shapes.
     """
-    config, where = run.config, activity[0].where
+    config, where = members[0].config, activity[0].where
     if where.type != "cpu":
-        one = predict(activity, [run])
+        one = predict(activity, padded(members)[:1])
         return 24 if one is None else max(1, available(where) // (2 * _LANES * one.total))
     width = config.encoder.hidden if isinstance(config.encoder, EncoderSpec) else 64
     return max(1, _TOGETHER // ((config.batch_size or 2**16) * width))
