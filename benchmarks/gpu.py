@@ -27,7 +27,7 @@ from grevy import kernels, stack, training
 from grevy.config import TrainConfig
 from grevy.layers import layer
 from grevy.losses import info_nce
-from speed import config, grid, reference
+from speed_work import config, grid, reference
 
 Row = dict[str, Any]
 

@@ -3,16 +3,16 @@
     python benchmarks/speed.py --device cpu|cuda [--only fit_cpu ...] [--json FILE]
 
 Needs the `oracle` extra. CEBRA's rate is measured in three stretches per width between our runs
-and extrapolated over its steps; ours is never extrapolated. Fits and grids are judged too:
-held-out bits beside those of one fit of CEBRA on the same data for as many steps. The label rows
-train on noise, where there is nothing to judge; a stretch at a million samples is 4 steps, of some
-seconds each.
+and extrapolated over its steps; ours is never extrapolated. A timed run of ours is judged too: its
+held-out bits must lie within the spread of CEBRA's own fits on the same samples (speed_work.py).
+At a million samples with labels a stretch is 4 steps, of some seconds each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -21,9 +21,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,65 +33,25 @@ import align as alignment
 from grevy.config import TrainConfig
 from grevy.decode import neighbours
 from grevy.encoders import EncoderSpec, from_cebra
-from grevy.model import Run, SessionEncoder, embed, held_out_bits
-from grevy.pairs import DeltaPairs, TimePairs
-from grevy.recording import Label, Recording, make_recording
-from grevy.synthetic import as_recording, openscope
+from grevy.model import Run, SessionEncoder, embed
+from grevy.recording import Recording, make_recording
+from grevy.store import load
 from grevy.training import train
+from speed_work import WORKS, Work, cebra, config, grid, judged, reference
 
 Row = dict[str, Any]
-RATE_HZ = 30.0
 LEAST_BITS = 0.5
 """What CEBRA must reach in 300 steps of the reference work, or the work means nothing."""
 
 
-# --- the work ------------------------------------------------------------------------------------
-@cache
-def reference() -> tuple[Recording, int]:
-    """The simulated session of 127,177 samples x 41 cells, and where its held-out fifth begins."""
-    recording = as_recording(openscope(seed=0))
-    return recording, int(0.8 * recording.n_samples)
-
-
-def config(steps: int, *, hidden: int = 128, seed: int = 0, **more: Any) -> TrainConfig:
-    """The reference fit."""
-    latents, offset = more.pop("latents", 16), more.pop("offset", 10)
-    return TrainConfig(
-        TimePairs((offset,)),
-        EncoderSpec("offset10-model", hidden, latents),
-        learning_rate=more.pop("rate", 1e-2),
-        n_steps=steps,
-        seed=seed,
-        train_on=((0, reference()[1]),),
-        **more,
-    )
-
-
-def grid(steps: int, *, small: bool = False) -> list[TrainConfig]:
-    """The reference grid of 72, or 12 of its points."""
-    points = product(
-        (16, 32) if small else (16, 32, 64, 128),
-        (1e-3,) if small else (1e-3, 1e-2, 3e-4),
-        (10, 20),
-        (32, 64, 128),
-    )
-    return [config(steps, hidden=h, latents=d, rate=r, offset=o) for d, r, o, h in points]
-
-
 class Cebra:
-    """CEBRA on the same samples; `rates` are steps a second of each stretch."""
+    """CEBRA on some work; `rates` are steps a second of each stretch."""
 
-    def __init__(self, x: Any, y: Any, device: str, *, hidden: int = 128, stretch: int) -> None:
-        from cebra import CEBRA
-
+    def __init__(self, work: Work, device: str, *, stretch: int) -> None:
         torch.manual_seed(0)
-        mode: dict[str, Any] = {"conditional": "time" if y is None else "time_delta"}
-        self.model = CEBRA(
-            model_architecture="offset10-model", num_hidden_units=hidden, output_dimension=16,
-            batch_size=512, learning_rate=1e-2, temperature=1.0, distance="cosine",
-            time_offsets=10, max_iterations=1, device=device, **mode,
-        )  # fmt: skip
-        self.data = (x,) if y is None else (x, y)
+        self.model = cebra(work, device)
+        x = work.recording.activity[: work.cut]
+        self.data = (x,) if work.y is None else (x, work.y)
         self.stretch, self.rates = stretch, list[float]()
         self.fit(min(10, stretch))
 
@@ -115,23 +74,6 @@ class Cebra:
     def rate(self) -> float:
         return statistics.median(self.rates)
 
-    def bits(self, like: TrainConfig) -> float:
-        """Held-out bits of the model as it stands, by our judge."""
-        weights = from_cebra(like.encoder, self.model.model_.state_dict())
-        recording, cut = reference()
-        c = recording.n_channels
-        session = SessionEncoder(tuple(weights), torch.zeros(c), torch.ones(c))
-        run = Run(
-            like, (session,), np.zeros((1, 1, 2), np.float32), np.ones(1, np.float32), 1.0,
-            None, 512, "", "",
-        )  # fmt: skip
-        return held_out_bits(run, recording, np.array([[cut + 40, recording.n_samples]]))
-
-
-def bits_of(run: Run) -> float:
-    recording, cut = reference()
-    return held_out_bits(run, recording, np.array([[cut + 40, recording.n_samples]]))
-
 
 def in_turn(ours: Callable[[], Any], theirs: Sequence[Cebra], rounds: int = 3) -> float:
     """Our median seconds, with a stretch of CEBRA before each of our runs."""
@@ -148,82 +90,92 @@ def in_turn(ours: Callable[[], Any], theirs: Sequence[Cebra], rounds: int = 3) -
     return statistics.median(lasted)
 
 
-def steady(configs: list[TrainConfig], recording: Recording, device: str) -> float:
+def steady(
+    configs: list[TrainConfig], recording: Recording, device: str
+) -> tuple[float, list[Run]]:
     """Steps a second between the first report of progress and the last, all runs together."""
     seen: list[tuple[float, int]] = []
-    train(
+    runs = train(
         [recording],
         configs,
         device=device,
         on_step=lambda p: seen.append((time.perf_counter(), p.done)),
     )
-    return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
+    return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0]), runs
+
+
+def _longer(like: TrainConfig, steps: int) -> TrainConfig:
+    return replace(like, n_steps=steps)
 
 
 # --- CPU rows ------------------------------------------------------------------------------------
 def fit_cpu() -> Row:
     """The reference fit, 300 steps, arrays in memory."""
-    recording, cut = reference()
-    theirs = Cebra(recording.activity[:cut], None, "cpu", stretch=50)
+    work = WORKS["fit_cpu"][1]()
+    theirs = Cebra(work, "cpu", stretch=50)
     runs: list[Run] = []
-    ours = in_turn(lambda: runs.extend(train([recording], [config(300)], device="cpu")), [theirs])
-    rates = list(theirs.rates)
-    theirs.fit(300)
-    bits = theirs.bits(config(300))
-    if bits < LEAST_BITS:
+    ours = in_turn(
+        lambda: runs.extend(train([work.recording], [work.config], device="cpu")), [theirs]
+    )
+    found = judged("fit_cpu", runs[-1])
+    if found["bits_cebra"] and np.mean(found["bits_cebra"]) < LEAST_BITS:
         raise SystemExit(
-            f"fit_cpu is void: CEBRA reaches {bits:.2f} bits, {LEAST_BITS} are asked for"
+            f"fit_cpu is void: CEBRA reaches {found['bits_cebra']}, {LEAST_BITS} asked"
         )
-    return _row(
-        "s", ours, 300 / statistics.median(rates), rates=rates, bits=bits_of(runs[-1]),
-        bits_cebra=bits,
-    )  # fmt: skip
+    return _row("s", ours, 300 / theirs.rate, rates=theirs.rates, **found)
 
 
 def grid_cpu() -> Row:
     """12 models of the reference grid, 100 steps each."""
-    recording, cut = reference()
-    x = recording.activity[:cut]
-    theirs = [Cebra(x, None, "cpu", hidden=h, stretch=50) for h in (32, 64, 128)]
-    runs: list[Run] = []
+    names = [f"grid_cpu, {units} units" for units in (32, 64, 128)]
+    theirs = [Cebra(WORKS[name][1](), "cpu", stretch=50) for name in names]
+    recording, runs = reference()[0], list[Run]()
     ours = in_turn(
         lambda: runs.extend(train([recording], grid(100, small=True), device="cpu")), theirs
     )
-    rates = {t.model.num_hidden_units: t.rate for t in theirs}
-    bits, bits_cebra = {}, {}
-    for like, run, model in zip(grid(100, small=True)[:3], runs[-12:-9], theirs, strict=True):
-        model.model.set_params(learning_rate=like.learning_rate)
-        model.fit(100)
-        bits[like.encoder.hidden], bits_cebra[like.encoder.hidden] = bits_of(run), model.bits(like)
+    rates = [t.rate for t in theirs]
     return _row(
-        "s", ours, sum(4 * 100 / rate for rate in rates.values()), rates=rates, bits=bits,
-        bits_cebra=bits_cebra,
+        "s", ours, sum(4 * 100 / rate for rate in rates), rates=rates,
+        **_all_judged(names, runs[-12:]),
     )  # fmt: skip
 
 
-def behavior_cpu(n: int, steps: int, stretch: int) -> Row:
-    """Continuous 3-D label, a step."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, 41), dtype=np.float32)
-    y = np.cumsum(rng.standard_normal((n, 3)), axis=0).astype(np.float32) / 30
-    recording = make_recording(x, rate_hz=RATE_HZ, labels={"y": Label(y, "continuous")})
-    like = TrainConfig(
-        DeltaPairs(("y",), 10), EncoderSpec("offset10-model", 128, 16), learning_rate=1e-2,
-        n_steps=steps,
-    )  # fmt: skip
-    theirs = Cebra(x, y, "cpu", stretch=stretch)
+def _all_judged(names: Sequence[str], runs: Sequence[Run]) -> Row:
+    """Of each named work the run of ours that did it, judged."""
+    found: Row = {}
+    for name in names:
+        like = WORKS[name][1]().config
+        same = [
+            r for r in runs
+            if (r.config.encoder, r.config.learning_rate, r.config.pairs, r.config.n_steps)
+            == (like.encoder, like.learning_rate, like.pairs, like.n_steps)
+        ]  # fmt: skip
+        for key, value in judged(name, same[0]).items():
+            found.setdefault(key, {})[name.split(", ")[1]] = value
+    lost = "LOST" in found.get("quality", {}).values()
+    return found | ({"quality": "LOST" if lost else "held"} if "quality" in found else {})
+
+
+def behavior_cpu(name: str, stretch: int) -> Row:
+    """A label of three columns, a step."""
+    work = WORKS[name][1]()
+    theirs = Cebra(work, "cpu", stretch=stretch)
     rates = []
     for _ in range(3):
         theirs.run()
-        rates.append(steady([like], recording, "cpu"))
+        rate, runs = steady([_longer(work.config, 300)], work.recording, "cpu")
+        rates.append(rate)
+    if work.config.n_steps != 300:
+        runs = train([work.recording], [work.config], device="cpu")
     ours = statistics.median(rates)
-    return _row("s a step", 1 / ours, 1 / theirs.rate, rates=theirs.rates)
+    return _row("s a step", 1 / ours, 1 / theirs.rate, rates=theirs.rates, **judged(name, runs[0]))
 
 
 def transform_cpu() -> Row:
     """Embedding 126,758 samples of 41 channels, 128 hidden units; the same weights in both."""
     x = np.random.default_rng(0).standard_normal((126_758, 41)).astype(np.float32)
-    theirs = Cebra(x[:2000], None, "cpu", stretch=1)
+    recording = make_recording(x, rate_hz=30.0)
+    theirs = Cebra(Work(recording, 2000, config(1)), "cpu", stretch=1)
     spec = EncoderSpec("offset10-model", 128, 16)
     weights = from_cebra(spec, theirs.model.model_.state_dict())
     session = SessionEncoder(tuple(weights), torch.zeros(41), torch.ones(41))
@@ -231,7 +183,6 @@ def transform_cpu() -> Row:
         TrainConfig(encoder=spec), (session,), np.zeros((1, 1, 2), np.float32),
         np.ones(1, np.float32), 1.0, None, 512, "", "",
     )  # fmt: skip
-    recording = make_recording(x, rate_hz=RATE_HZ)
     ours, other, gap = [], [], 0.0
     for _ in range(8):
         begin = time.perf_counter()
@@ -293,31 +244,26 @@ grevy.CEBRA(
 
 def fit_cuda() -> Row:
     """The reference fit of 20,000 steps as a process of its own, no kernel cached."""
-    recording, cut = reference()
-    theirs = Cebra(recording.activity[:cut], None, "cuda", stretch=500)
+    work = WORKS["fit_cuda"][1]()
+    theirs = Cebra(work, "cuda", stretch=500)
     lasted = []
     with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/x.npy", recording.activity[:cut])
+        np.save(f"{folder}/x.npy", work.recording.activity[: work.cut])
         for i in range(3):
             theirs.run()
-            code = _WHOLE_OURS.format(
-                x=f"{folder}/x.npy", steps=20_000, out=f"{folder}/{i}.safetensors"
-            )
+            out = f"{folder}/{i}.safetensors"
+            code = _WHOLE_OURS.format(x=f"{folder}/x.npy", steps=work.config.n_steps, out=out)
             lasted.append(_process(code, f"{folder}/cache{i}"))
-        from grevy.store import load
-
         trained = load(f"{folder}/0.safetensors")
-    start = _process("import cebra", tempfile.mkdtemp())
-    ours = statistics.median(lasted)
+        start = _process("import cebra", f"{folder}/cache")
     return _row(
-        "s", ours, start + 20_000 / theirs.rate, bits=bits_of(trained), rates=theirs.rates
+        "s", statistics.median(lasted), start + work.config.n_steps / theirs.rate,
+        rates=theirs.rates, all_ours=lasted, **judged("fit_cuda", trained),
     )  # fmt: skip
 
 
 def _process(code: str, cache_folder: str) -> float:
     """Seconds of a python process with an empty kernel cache."""
-    import os
-
     env = {**os.environ, "TRITON_CACHE_DIR": cache_folder, "TORCHINDUCTOR_CACHE_DIR": cache_folder}
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
@@ -326,56 +272,57 @@ def _process(code: str, cache_folder: str) -> float:
 
 def step_cuda() -> Row:
     """The reference fit, steady."""
-    recording, cut = reference()
-    theirs = Cebra(recording.activity[:cut], None, "cuda", stretch=500)
-    rates = []
-    steady([config(1000)], recording, "cuda")
+    work = WORKS["fit_cuda"][1]()
+    theirs = Cebra(work, "cuda", stretch=500)
+    rates, runs = [], list[Run]()
+    steady([_longer(work.config, 1000)], work.recording, "cuda")
     for _ in range(3):
         theirs.run()
-        rates.append(steady([config(4000)], recording, "cuda"))
+        rate, runs = steady([work.config], work.recording, "cuda")
+        rates.append(rate)
     return _row(
         "s a step", 1 / statistics.median(rates), 1 / theirs.rate, rates=theirs.rates,
-        rates_ours=rates,
+        rates_ours=rates, **judged("fit_cuda", runs[0]),
     )  # fmt: skip
 
 
 def grid_cuda(*, warm: bool = False) -> Row:
     """The reference grid, 72 x 1,000 steps, from arrays in memory to 72 models."""
-    recording, cut = reference()
-    x = recording.activity[:cut]
-    theirs = [Cebra(x, None, "cuda", hidden=h, stretch=500) for h in (32, 64, 128)]
+    recording, _ = reference()
+    names = [f"grid_cuda, {units} units" for units in (32, 64, 128)]
+    theirs = [Cebra(WORKS[name][1](), "cuda", stretch=500) for name in names]
     train([recording], [config(20, hidden=16)], device="cuda")  # the process is warm
     for model in theirs:
         model.run()
-    lasted, runs = [], []
-    for _ in range(2 if warm else 1):
+    lasted, runs = [], list[Run]()
+    for _ in range(4 if warm else 1):
         begin = time.perf_counter()
         runs = train([recording], grid(1000), device="cuda")
         lasted.append(time.perf_counter() - begin)
-        for model in theirs:
-            model.run()
+        if len(lasted) < 4:
+            for model in theirs:
+                model.run()
     total = sum(24 * 1000 / t.rate for t in theirs)
-    bits = [bits_of(r) for r in runs[::24]]
-    return _row("s", lasted[-1], total, bits=bits, rates=[t.rate for t in theirs])
+    ours = statistics.median(lasted[1:]) if warm else lasted[0]
+    return _row(
+        "s", ours, total, rates=[t.rate for t in theirs], all_ours=lasted,
+        **_all_judged(names, runs),
+    )  # fmt: skip
 
 
 def behavior_cuda() -> Row:
-    """Continuous 1-D label, T = 126,758, steady."""
-    rng = np.random.default_rng(0)
-    recording, _ = reference()
-    x = recording.activity[:126_758]
-    y = np.cumsum(rng.standard_normal(len(x))).astype(np.float32)
-    labelled = make_recording(x, rate_hz=RATE_HZ, labels={"y": Label(y, "continuous")})
-    like = TrainConfig(
-        DeltaPairs(("y",), 10), EncoderSpec("offset10-model", 128, 16), learning_rate=1e-2,
-        n_steps=2000,
-    )  # fmt: skip
-    theirs = Cebra(x, y[:, None], "cuda", stretch=500)
-    rates = []
+    """A label of one column, 126,758 samples, steady."""
+    work = WORKS["behavior_cuda"][1]()
+    theirs = Cebra(work, "cuda", stretch=500)
+    rates, runs = [], list[Run]()
     for _ in range(3):
         theirs.run()
-        rates.append(steady([like], labelled, "cuda"))
-    return _row("s a step", 1 / statistics.median(rates), 1 / theirs.rate, rates=theirs.rates)
+        rate, runs = steady([work.config], work.recording, "cuda")
+        rates.append(rate)
+    return _row(
+        "s a step", 1 / statistics.median(rates), 1 / theirs.rate, rates=theirs.rates,
+        rates_ours=rates, **judged("behavior_cuda", runs[0]),
+    )  # fmt: skip
 
 
 ROWS: dict[str, tuple[str, float | None, Callable[[], Row]]] = {
@@ -387,8 +334,8 @@ ROWS: dict[str, tuple[str, float | None, Callable[[], Row]]] = {
     "behavior_cuda": ("cuda", None, behavior_cuda),
     "fit_cpu": ("cpu", 6, fit_cpu),
     "grid_cpu": ("cpu", 6, grid_cpu),
-    "behavior_cpu_1e5": ("cpu", 30, lambda: behavior_cpu(10**5, 300, 50)),
-    "behavior_cpu_1e6": ("cpu", 300, lambda: behavior_cpu(10**6, 300, 4)),
+    "behavior_cpu_1e5": ("cpu", 30, lambda: behavior_cpu("behavior_cpu_1e5", 50)),
+    "behavior_cpu_1e6": ("cpu", 300, lambda: behavior_cpu("behavior_cpu_1e6", 4)),
     "transform_cpu": ("cpu", 4, transform_cpu),
     "knn_cpu": ("cpu", 5, knn_cpu),
     "align": ("cpu", 100, align),
