@@ -15,15 +15,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as _default
-from typing import ClassVar, Literal, assert_never
+from typing import TYPE_CHECKING, ClassVar, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from .errors import ConfigError, DataError
 from .recording import Label, Recording
 from .windows import ReceptiveField, Spans, keep, valid_centres, within
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 __all__ = [
     "ClassPairs",
@@ -439,7 +441,11 @@ def _lookups(table: PairTable) -> tuple[Lookup, ...]:
         labels = table.labels[group]
         distinct, code = np.unique(labels, axis=0, return_inverse=True)
         members, first = _buckets(code.reshape(-1).astype(np.int64), len(distinct))
-        tree = cKDTree(distinct, boxsize=table.periods) if labels.shape[1] > 1 else None
+        tree = None
+        if labels.shape[1] > 1:
+            from scipy.spatial import cKDTree  # half a second, for those who need it
+
+            tree = cKDTree(distinct, boxsize=table.periods)
         found.append(Lookup(distinct, group[members], first, table.periods, tree))
     return tuple(found)
 

@@ -25,7 +25,7 @@ from .draws import Purpose, uniforms
 from .encoders import EncoderSpec, dropouts, encode
 from .errors import DivergedError
 from .fused import Fused, Scaled, drawn_on, places_of
-from .kernels import compiled, kernels_for
+from .kernels import KernelsFailed, compiled, kernels_for
 from .losses import bits_above_chance, info_nce
 from .masks import mask_factors
 from .memory import Memory, layers_need
@@ -204,7 +204,11 @@ def train_stack(
 
     for begin in range(0, config.n_steps, chunk):
         end = min(begin + chunk, config.n_steps)
-        program.run(done + begin, end - begin)
+        try:
+            program.run(done + begin, end - begin)
+        except KernelsFailed:  # before anything was done: from here on torch's operations do it
+            program = _Program(activity, stack, probe)
+            program.run(done + begin, end - begin)
         waiting.append((begin, later(program.seen[begin:end])))
         if program.where.type == "cpu" or len(waiting) > 1:
             look()  # at the chunk before this one on a GPU, which is thus never out of work
@@ -310,7 +314,7 @@ class _Program:
 
     def _fused(self, probe: Draw) -> Fused | None:
         """The step as few kernels, where it is one that they know."""
-        gpu = kernels_for(self.parameters.flat)
+        gpu = kernels_for(self.parameters.flat, untried=True)
         places = places_of(self.config, probe, self.samples[0].shape[1])
         if gpu is None or places is None or len(self.activity) > 1 or self.stack[0].frozen:
             return None
@@ -347,10 +351,11 @@ class _Program:
                     self.counters.add_(1)
                 return
             self._lay_down(pack(draws) if self.fused is None else draws.groups[0].start)
-        elif self.table is not None:
-            self.drawn(self.table[:steps], first)
-        self.place.zero_()
         table = self.table
+
+        def lay() -> None:
+            if self.drawn is not None and table is not None:
+                self.drawn(table[:steps], first)
 
         def step() -> None:
             assert table is not None
@@ -364,9 +369,16 @@ class _Program:
             for _ in range(_PLAYED):
                 step()
 
-        if not self.warmed and kernels_for(self.parameters.flat) is not None:
-            compiled(step, self.where)  # nothing is updated, for the update is a kernel too
+        if not self.warmed and kernels_for(self.parameters.flat, untried=True) is not None:
+
+            def everything() -> None:
+                lay()
+                step()  # nothing is updated, for the update is a kernel too
+
+            compiled(everything, self.where)
             self.counters.zero_()
+        lay()
+        self.place.zero_()
         left = steps
         while left:
             if plays and self.warmed >= _WARM and left >= _PLAYED:

@@ -19,6 +19,7 @@ from .config import TrainConfig, latent_slices
 from .custom import ModuleSpec
 from .encoders import EncoderSpec, initial_weights
 from .errors import ConfigError, LimitError
+from .kernels import load_ahead
 from .masks import check_masks
 from .memory import available
 from .model import Run, activity_tensor, choose_device, fingerprint
@@ -235,6 +236,7 @@ def _train(
     on_step: OnStep | None,
 ) -> list[Run]:
     where = choose_device(device)
+    load_ahead(where)
     on_cpu = where.type == "cpu"
     groups: dict[object, list[int]] = {}
     for i, run in enumerate(prepared):

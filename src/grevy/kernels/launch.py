@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Launch", "compile_all", "launch", "planned"]
+__all__ = ["Launch", "compile_all", "is_planning", "launch", "planned"]
 
 _THREADS = 16
 """Compile at once: most of a compilation runs outside Python."""
@@ -37,6 +37,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
         kernel[grid](*args, **options)
     else:
         noted.append(Launch(kernel, grid, args, options))
+
+
+def is_planning() -> bool:
+    """Whether this thread is inside `planned`."""
+    return getattr(_plan, "launches", None) is not None
 
 
 @contextmanager
