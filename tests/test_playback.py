@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -138,6 +138,33 @@ def test_a_gpu_tells_of_a_run_that_diverged() -> None:
     )
     with pytest.raises(DivergedError, match="learning rate"):
         train([_session(0)], [config], device="cuda")
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_what_is_drawn_ahead_is_what_is_drawn_in_time(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [_session(0)] if kind in ("time", "times", "hybrid") else [_session(0), _session(1)]
+    config = TrainConfig(
+        PAIRS[kind], EncoderSpec("offset5-model", 6, 4), batch_size=16, n_steps=23
+    )  # fmt: skip
+    monkeypatch.setattr(stack, "_CHUNK", 3)
+    (plain,) = train(sessions, [config], device="cpu")
+    seen: list[int] = []
+
+    def ahead(self: stack._Program, spans: list[tuple[int, int]]) -> Iterator[Draw | None]:
+        seen.append(len(spans))
+        return stack._drawn_ahead(self.stack, spans, 2)
+
+    monkeypatch.setattr(stack._Program, "draws", ahead)
+    (found,) = train(sessions, [config], device="cpu")
+    assert seen == [8]
+    np.testing.assert_array_equal(found.losses, plain.losses)
+
+
+def test_draws_that_fail_say_so() -> None:
+    with pytest.raises(AttributeError):
+        list(stack._drawn_ahead([None], [(0, 3), (3, 3)], 2))  # type: ignore[list-item]
 
 
 def test_what_is_drawn_on_the_host_is_not_recorded() -> None:

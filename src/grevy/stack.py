@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -50,6 +52,8 @@ _STAGE = 2**30
 """Bytes of samples that are staged at once."""
 _FAR = 2.0
 """Standard deviations from zero that narrow numbers bear: they then cost 1 % of one."""
+_DRAWERS = 3
+"""Threads that draw for a GPU."""
 _WARM = 3
 """Steps done one by one before some are recorded."""
 _PLAYED = 10
@@ -202,19 +206,48 @@ def train_stack(
         steps = (begin + len(losses)) * runs
         report(steps, Progress(0, 0, positive, negative, float(warmth[-1].mean()), bits))
 
-    for begin in range(0, config.n_steps, chunk):
-        end = min(begin + chunk, config.n_steps)
+    begins = range(0, config.n_steps, chunk)
+    spans = [(done + begin, min(chunk, config.n_steps - begin)) for begin in begins]
+    draws = program.draws(spans)
+    for begin, span in zip(begins, spans, strict=True):
+        end = begin + span[1]
         try:
-            program.run(done + begin, end - begin)
+            program.run(*span, next(draws))
         except KernelsFailed:  # before anything was done: from here on torch's operations do it
             program = _Program(activity, stack, probe)
-            program.run(done + begin, end - begin)
+            draws = program.draws(spans)
+            program.run(*span, next(draws))
         waiting.append((begin, later(program.seen[begin:end])))
         if program.where.type == "cpu" or len(waiting) > 1:
             look()  # at the chunk before this one on a GPU, which is thus never out of work
     while waiting:
         look()
     return program.finish(source, done, probe.n_negatives)
+
+
+def _draws(stack: list[Prepared], first: int, steps: int) -> Draw:
+    """Of all runs for some steps, (steps, G, ...)."""
+    numbers = torch.arange(first, first + steps)
+    return stacked([_draw(run, numbers) for run in stack])
+
+
+def _drawn_ahead(
+    stack: list[Prepared], spans: Sequence[tuple[int, int]], workers: int
+) -> Iterator[Draw]:
+    """Draws of chunks of steps in order, made in threads of their own while earlier ones are used.
+
+    A chunk's draws depend on its steps alone, so it does not matter who makes them, or when.
+    """
+    waiting: deque[Future[Draw]] = deque()
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(1,), thread_name_prefix="draws"
+    ) as pool:
+        for span in spans:
+            waiting.append(pool.submit(_draws, stack, *span))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _steps_at_once(activity: list[Activity], probe: Draw, config: TrainConfig, runs: int) -> int:
@@ -338,13 +371,19 @@ class _Program:
         sharpness = self.parameters.sharpness
         return self.fixed if sharpness is None else torch.exp(-sharpness)
 
-    def run(self, first: int, steps: int) -> None:
-        """Draw and do so many steps, from step number `first` on."""
+    def draws(self, spans: Sequence[tuple[int, int]]) -> Iterator[Draw | None]:
+        """What `run` takes for each chunk (first step, steps): None where the device draws."""
+        if self.drawn is not None:
+            return iter([None] * len(spans))
+        if self.where.type == "cpu":  # which has no time to spare
+            return (_draws(self.stack, *span) for span in spans)
+        return _drawn_ahead(self.stack, spans, _DRAWERS)
+
+    def run(self, first: int, steps: int, draws: Draw | None) -> None:
+        """Do so many steps, from step number `first` on, with what was drawn for them."""
         plays = _recordable(self.config, self.where)
-        draws: Draw | None = None
-        if self.drawn is None:
-            numbers = torch.arange(first, first + steps)
-            draws = self._stage(stacked([_draw(run, numbers) for run in self.stack]))
+        if draws is not None:
+            draws = self._stage(draws)
             if self.fused is None and not plays:
                 for i in range(steps):
                     self.step(at(draws, i, self.where), first + i)
