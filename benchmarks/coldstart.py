@@ -73,6 +73,14 @@ around(training, "train_stack", after="steps done")
 from grevy.kernels import launch as launching
 def compile_all(launches, where, inner=launching.compile_all):
     mark("launches planned")
+    from triton.runtime import JITFunction
+    def warmup(self, *args, inner=JITFunction.warmup, **options):
+        begin = time.perf_counter()
+        out = inner(self, *args, **options)
+        end = time.perf_counter()
+        KERNELS.append((self.fn.__name__, ZERO + begin - BEGIN, ZERO + end - BEGIN))
+        return out
+    JITFunction.warmup = warmup
     inner(launches, where)
 launching.compile_all = compile_all
 
@@ -97,17 +105,18 @@ else:
     grevy.save(run, sys.argv[4])
 mark("saved")
 import json
-print(json.dumps(MARKS))
+print(json.dumps([MARKS, KERNELS]))
 """
 
 
-def once(x: str, steps: int, face: str, folder: str) -> list[tuple[str, float]]:
-    """The marks of one process."""
+def once(x: str, steps: int, face: str, folder: str) -> tuple[list[Any], list[Any]]:
+    """The marks of one process, (what, when), and its kernels, (name, from when, till when)."""
     cache = tempfile.mkdtemp(dir=folder)
     env = {**os.environ, "TRITON_CACHE_DIR": cache, "TORCHINDUCTOR_CACHE_DIR": cache}
     command = [sys.executable, "-c", CHILD, x, str(steps), face, f"{cache}/model.safetensors"]
     done = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True)
-    return [(what, at) for what, at in json.loads(done.stdout.splitlines()[-1])]
+    marks, kernels = json.loads(done.stdout.splitlines()[-1])
+    return marks, kernels
 
 
 def main() -> None:
@@ -122,17 +131,19 @@ def main() -> None:
         x = np.random.default_rng(0).standard_normal((126_758, 41), dtype=np.float32)
         np.save(f"{folder}/x.npy", x)
         for i in range(options.runs):
-            marks = once(f"{folder}/x.npy", options.steps, options.face, folder)
+            marks, kernels = once(f"{folder}/x.npy", options.steps, options.face, folder)
             rows.append(
                 {
                     "face": options.face, "run": i, "steps": options.steps, "marks": marks,
-                    "date": datetime.now(UTC).date().isoformat(),
+                    "kernels": kernels, "date": datetime.now(UTC).date().isoformat(),
                 }
             )  # fmt: skip
             before = 0.0
             for what, at in marks:
                 print(f"run {i}  {at:7.2f} s  +{at - before:5.2f}  {what}", flush=True)
                 before = at
+            for name, begin, end in sorted(kernels, key=lambda k: -k[2]):
+                print(f"       {begin:7.2f} - {end:6.2f} s  {name}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

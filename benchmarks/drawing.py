@@ -1,6 +1,6 @@
 """What block drawing, shared negatives and narrow numbers do to quality: the evidence for defaults.
 
-    python benchmarks/drawing.py [--data DIR] [--seeds 0 1 2 3 4] [--only park] [--table]
+    python benchmarks/drawing.py [--device cuda --jobs 8] [--seeds 0 1 2] [--only park] [--table]
 
 Every recording of the comparison with CEBRA (`parity_data`) and some more, each variant of drawing
 and precision, five seeds: held-out bits, judged on independent draws, and decoding. Rows are
@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "independent, float32": {"precision": "float32"},
     # num_negatives draws negatives for themselves; without it they are the other references
     "independent, own negatives, float32": {"num_negatives": 512, "precision": "float32"},
+    "independent, own negatives, bfloat16": {"num_negatives": 512, "precision": "bfloat16"},
     "blocks of 4, bfloat16": {"sampling": 4, "precision": "bfloat16"},
     "blocks of 8, bfloat16": {"sampling": 8, "precision": "bfloat16"},
     "blocks of 32, bfloat16": {"sampling": 32, "precision": "bfloat16"},
@@ -130,12 +134,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("GREVY_DATA") or None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--only", nargs="+", default=[""])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--variants", nargs="+", default=[""], help="parts of their names")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--table", action="store_true", help="only print what is kept")
     options = parser.parse_args()
     if not options.table:
-        parity_runs.load = dataset  # more recordings than its own
         _run(options)
     print(table(parity_runs.read_rows(options.rows)))
 
@@ -144,24 +149,36 @@ def _run(options: argparse.Namespace) -> None:
     if options.data is None:
         raise SystemExit("give the folder of recordings: --data, or GREVY_DATA")
     have = {(r["task"], r["variant"], r["seed"]) for r in parity_runs.read_rows(options.rows)}
+    jobs = [
+        (task, variant, seed)
+        for seed in options.seeds
+        for task in [*more_tasks(), *tasks()]
+        for variant in VARIANTS
+        if any(o in task.name for o in options.only)
+        and any(o in variant for o in options.variants)
+        and (task.name, variant, seed) not in have
+    ]
     options.rows.parent.mkdir(parents=True, exist_ok=True)
-    for seed in options.seeds:
-        for task in [*more_tasks(), *tasks()]:
-            for variant, changed in VARIANTS.items():
-                asked = any(o in task.name for o in options.only)
-                asked = asked and any(o in variant for o in options.variants)
-                if not asked or (task.name, variant, seed) in have:
-                    continue
-                settings = {**task.parameters, **changed}
-                if "num_negatives" in changed:
-                    settings["num_negatives"] = settings["batch_size"]
-                changed_task = Task(task.dataset, task.mode, tuple(sorted(settings.items())))
-                row = parity_runs.run_one("grevy", changed_task, seed, "cpu", options.data)
-                row |= {"task": task.name, "variant": variant}
-                del row["kept"]
-                with options.rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(task.name, variant, seed, row["fit_s"], row["scores"], flush=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # seen by the workers, which start anew
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
+        for row in pool.map(partial(_one, device=options.device, folder=options.data), jobs):
+            with options.rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row["task"], row["variant"], row["seed"], row["fit_s"], row["scores"], flush=True)
+
+
+def _one(job: tuple[Task, str, int], device: str, folder: Path) -> dict[str, Any]:
+    """Fit and judge one variant of one task with one seed."""
+    task, variant, seed = job
+    parity_runs.load = dataset  # more recordings than its own
+    settings = {**task.parameters, **VARIANTS[variant]}
+    if "num_negatives" in settings:
+        settings["num_negatives"] = settings["batch_size"]
+    changed = Task(task.dataset, task.mode, tuple(sorted(settings.items())))
+    row = parity_runs.run_one("grevy", changed, seed, device, folder)
+    del row["kept"]
+    return row | {"task": task.name, "variant": variant}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
