@@ -4,7 +4,7 @@
 
 Every recording of the comparison with CEBRA (`parity_data`) and some more, each variant of drawing
 and precision, five seeds: held-out bits, judged on independent draws, and decoding. Rows are
-appended to benchmarks/results/drawing.jsonl as they come and are not computed again; the table is
+appended to a file in benchmarks/results as they come and are not computed again; the table is
 printed at the end: the mean over seeds, and the paired difference to independent draws in units of
 its standard error.
 """
@@ -28,7 +28,7 @@ import parity_runs
 from parity_data import Dataset, Task, load, tasks
 
 HOME = Path(__file__).parents[1]
-ROWS = HOME / "benchmarks" / "results" / "drawing.jsonl"
+ROWS = HOME / "benchmarks" / "results" / "drawing-h100-2026-11-25.jsonl"
 VARIANTS: dict[str, dict[str, Any]] = {
     "independent, bfloat16": {"precision": "bfloat16"},
     "independent, float32": {"precision": "float32"},

@@ -76,6 +76,7 @@ def train(
     DivergedError
         If a loss or a weight stops being finite; says at which step.
     """
+    load_ahead(choose_device(device))
     prepared = []
     for config in configs:
         weights = [
@@ -236,7 +237,6 @@ def _train(
     on_step: OnStep | None,
 ) -> list[Run]:
     where = choose_device(device)
-    load_ahead(where)
     on_cpu = where.type == "cpu"
     groups: dict[object, list[int]] = {}
     for i, run in enumerate(prepared):

@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -18,7 +19,7 @@ __all__ = ["KernelsFailed", "compiled", "kernels_for", "load_ahead"]
 _MOST = 2**31 - 1
 """Numbers of one run in a tensor: places are counted in 32 bits."""
 
-_loading = threading.Lock()
+_ahead: list[threading.Thread] = []
 
 
 class KernelsFailed(Exception):
@@ -47,30 +48,40 @@ def kernels_for(x: Tensor, *, untried: bool = False) -> ModuleType | None:
 
 
 def load_ahead(where: torch.device) -> None:
-    """Begin to load Triton beside what the caller does next: it takes a second."""
-    if where.type == "cuda" and os.environ.get("GREVY_KERNELS") != "0":
-        threading.Thread(target=_load_quietly, daemon=True).start()
+    """Begin to load Triton beside what the caller does next: it takes a second or two."""
+    if where.type == "cuda" and os.environ.get("GREVY_KERNELS") != "0" and not _ahead:
+        for part in (_speak_to_driver, _digest_triton):
+            _ahead.append(threading.Thread(target=_quietly, args=(part,), daemon=True))
+            _ahead[-1].start()
 
 
-def _load_quietly() -> None:
-    try:
-        import triton
+def _quietly(part: Callable[[], object]) -> None:
+    # Whatever fails here is said when the kernels are asked for.
+    with suppress(Exception):
+        part()
 
-        with _loading:
-            # Both are kept by Triton: the C code that speaks to the driver, and its own digest,
-            # which is part of every kernel's name in the cache.
-            triton.runtime.driver.active.get_current_target()
-            triton.runtime.cache.triton_key()
-    except Exception:
-        return  # said when the kernels are asked for
+
+def _speak_to_driver() -> None:
+    """Have Triton compile the C code by which it speaks to the driver; it keeps it."""
+    import triton
+
+    triton.runtime.driver.active.get_current_target()
+
+
+def _digest_triton() -> None:
+    """Have Triton digest itself, half a gigabyte, for the names of kernels; it keeps that."""
+    import triton
+
+    triton.runtime.cache.triton_key()
 
 
 @cache
 def _loaded() -> ModuleType | None:
     """The kernels, not yet compiled."""
+    for part in tuple(_ahead):
+        part.join()
     try:
-        with _loading:
-            return import_module(".gpu", __name__)
+        return import_module(".gpu", __name__)
     except ImportError as error:
         _give_up(error)
         return None
