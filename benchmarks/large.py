@@ -2,22 +2,24 @@
 
     python benchmarks/large.py [--samples 1000000 --channels 1000] [--limit-gb 4] [--json FILE]
 
-Writes noise to a .npy file, then lets a child process with a limit on its private memory
-(RLIMIT_DATA) fit 200 steps and embed everything.
+Writes noise to a .npy file, and to an HDF5 file in chunks, then lets a child process with a limit
+on its private memory (RLIMIT_DATA) fit 200 steps and embed everything.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 
 CHILD = """
@@ -49,10 +51,17 @@ print(fitted - begin, time.perf_counter() - fitted, most[0] * 1024)
 
 
 def write(path: Path, samples: int, channels: int) -> None:
+    """Noise, in the format that the name says."""
     rng = np.random.default_rng(0)
-    x = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(samples, channels))
-    for i in range(0, samples, 10_000):
-        x[i : i + 10_000] = rng.standard_normal((min(10_000, samples - i), channels), np.float32)
+    shape = (samples, channels)
+    with ExitStack() as stack:
+        if path.suffix == ".npy":
+            x: Any = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        else:
+            file = stack.enter_context(h5py.File(path, "w"))
+            x = file.create_dataset("x", shape, np.float32, chunks=(4096, channels))
+        for i in range(0, samples, 10_000):
+            x[i : i + 10_000] = rng.standard_normal((min(10_000, samples - i), channels), "f4")
 
 
 def main() -> None:
@@ -62,28 +71,30 @@ def main() -> None:
     parser.add_argument("--limit-gb", type=float, default=4.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.npy"
-        write(path, options.samples, options.channels)
-        begin = time.perf_counter()
-        limit = int(options.limit_gb * 2**30)
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, str(path), str(limit)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(done.stderr[-2000:])
-        fit, embedding, private = map(float, done.stdout.split()[-3:])
-        row = {
-            "row": "large", "file_gb": path.stat().st_size / 2**30, "limit_gb": options.limit_gb,
-            "fit_s": fit, "embed_s": embedding, "whole_s": time.perf_counter() - begin,
-            "private_gb": private / 2**30,
-            "resident_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,
-            "date": datetime.now(UTC).date().isoformat(),
-        }  # fmt: skip
-    print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-    if options.json:
-        options.json.write_text(json.dumps([row], indent=1) + "\n")
+    rows = []
+    for suffix in (".npy", ".h5"):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            path = Path(folder) / f"x{suffix}"
+            write(path, options.samples, options.channels)
+            begin = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", CHILD, str(path), str(int(options.limit_gb * 2**30))],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                raise SystemExit(done.stderr[-2000:])
+            fit, embedding, private = map(float, done.stdout.split()[-3:])
+            row = {
+                "row": "large", "format": suffix, "file_gb": path.stat().st_size / 2**30,
+                "limit_gb": options.limit_gb, "fit_s": fit, "embed_s": embedding,
+                "whole_s": time.perf_counter() - begin, "private_gb": private / 2**30,
+                "date": datetime.now(UTC).date().isoformat(),
+            }  # fmt: skip
+        rows.append(row)
+        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+                        for k, v in row.items()), flush=True)  # fmt: skip
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from grevy import memory, training
+from grevy import room, training
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.errors import LimitError
@@ -90,38 +90,38 @@ def test_more_than_there_is_is_refused_before_it_is_taken(monkeypatch: pytest.Mo
 def test_the_least_of_all_limits_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     here = torch.device("cpu")
     assert 0 < available(here) < 2**50
-    monkeypatch.setattr(memory, "_free", lambda: 5_000)
-    monkeypatch.setattr(memory, "_allowed_by_group", lambda: 3_000)
-    monkeypatch.setattr(memory, "_allowed_by_limits", lambda: [4_000])
+    monkeypatch.setattr(room, "_free", lambda: 5_000)
+    monkeypatch.setattr(room, "_allowed_by_group", lambda: 3_000)
+    monkeypatch.setattr(room, "_allowed_by_limits", lambda: [4_000])
     assert available(here) == 3_000
-    monkeypatch.setattr(memory, "_allowed_by_group", lambda: -1)
+    monkeypatch.setattr(room, "_allowed_by_group", lambda: -1)
     assert available(here) == 0
     for name in ("_free", "_allowed_by_group"):
-        monkeypatch.setattr(memory, name, lambda: None)
-    monkeypatch.setattr(memory, "_allowed_by_limits", lambda: [])
+        monkeypatch.setattr(room, name, lambda: None)
+    monkeypatch.setattr(room, "_allowed_by_limits", lambda: [])
     assert available(here) == 2**62  # nothing is known, so nothing is refused
 
 
 def test_control_groups_of_both_versions_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/sys/fs/cgroup/memory.max": ["max"]}
-    monkeypatch.setattr(memory, "_lines", lambda path: files.get(path, []))
-    assert memory._allowed_by_group() is None
+    monkeypatch.setattr(room, "_lines", lambda path: files.get(path, []))
+    assert room._allowed_by_group() is None
     files["/sys/fs/cgroup/memory/memory.limit_in_bytes"] = ["1000"]
     files["/sys/fs/cgroup/memory/memory.usage_in_bytes"] = ["300"]
-    assert memory._allowed_by_group() == 700
+    assert room._allowed_by_group() == 700
     files |= {
         "/sys/fs/cgroup/memory.max": ["2000"],
         "/sys/fs/cgroup/memory.current": ["1500"],
         "/sys/fs/cgroup/memory.stat": ["anon 400", "file 1000"],
     }
-    assert memory._allowed_by_group() == 1500
+    assert room._allowed_by_group() == 1500
 
 
 def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_lines", lambda path: ["VmSize:\t 10 kB", "VmData:\t 5 kB"])
+    monkeypatch.setattr(room, "_lines", lambda path: ["VmSize:\t 10 kB", "VmData:\t 5 kB"])
     limits = {resource.RLIMIT_AS: 20 * 1024, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], limits[kind]))
-    assert memory._allowed_by_limits() == [10 * 1024]
+    assert room._allowed_by_limits() == [10 * 1024]
 
 
 def test_the_two_largest_parts_are_named() -> None:

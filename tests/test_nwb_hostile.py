@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from grevy import room
 from grevy.errors import DataError, GrevyError, LimitError, UnsafeFileError
 from grevy.nwb import describe, describe_text, read, to_json
 from grevy.nwb import files as nwb_files_module
@@ -135,10 +137,26 @@ def test_size_bombs_are_refused_before_reading(path: Path, monkeypatch: Any) -> 
         del group["data"], group["timestamps"]
         group.create_dataset("data", (1 << 40, 3), np.float32, chunks=(1 << 16, 3))
         series_rate(group)
-    with pytest.raises(LimitError, match=r"half of the free memory.*found 1\.32e\+04 GB"):
+    with pytest.raises(LimitError, match=r"must store what it declares.*found 1\.32e\+04 GB"):
         read(path)
-    monkeypatch.setattr(nwb_files_module, "_available_bytes", lambda: 1 << 60)
-    with pytest.raises(LimitError, match="must store what it declares"):
+
+
+def test_what_no_disk_holds_is_refused_before_reading(path: Path, monkeypatch: Any) -> None:
+    with new(path) as file:
+        traces(file, noise(50, 3), np.arange(50) / 10)
+    monkeypatch.setattr(room, "_ALWAYS", 100)
+    monkeypatch.setattr(room, "free_bytes", lambda: 400)
+    usage = shutil.disk_usage(path.parent)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(LimitError, match=r"in memory or on disk.*Set TMPDIR"):
+        read(path)
+
+
+def test_timestamps_larger_than_memory_are_refused(path: Path, monkeypatch: Any) -> None:
+    with new(path) as file:
+        traces(file, noise(50, 3), np.arange(50) / 10)
+    monkeypatch.setattr(nwb_files_module, "free_bytes", lambda: 400)
+    with pytest.raises(LimitError, match="half of the free memory"):
         read(path)
 
 

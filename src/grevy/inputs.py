@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .recording import Label, Recording, not_finite, pieces
+from .room import as_float32
 
 __all__ = [
     "DISCRETE",
@@ -296,7 +297,7 @@ def _recording(
         )
     name = "" if session is None else f"session {session}"
     return Recording(
-        activity=np.ascontiguousarray(x, dtype=np.float32),
+        activity=as_float32(x),
         times_s=times,
         epochs=spans.astype(np.int64),
         labels=labels,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-if sys.platform != "win32":
-    import resource
-
 from .drawing import Segments
 from .encoders import EncoderSpec, layer_shapes
+from .room import free_bytes
 
 __all__ = ["Memory", "available", "layers_need"]
 
@@ -105,54 +101,4 @@ def available(where: torch.device) -> int:
     """Bytes that may still be taken there: the least of what is free and what is allowed."""
     if where.type == "cuda":
         return int(torch.cuda.mem_get_info(where)[0])
-    found = [n for n in (_free(), _allowed_by_group(), *_allowed_by_limits()) if n is not None]
-    return max(0, min(found, default=2**62))
-
-
-def _free() -> int | None:
-    lines = _lines("/proc/meminfo")
-    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable")), None)
-
-
-def _allowed_by_group() -> int | None:
-    """What the control group of this process has left, in either version of Linux's."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        most, now = _lines(limit), _lines(used)
-        if most and now and most[0].isdigit():
-            # The cache of files counts as used there, and is given back when it is needed.
-            cached = next(
-                (
-                    int(x.split()[1])
-                    for x in _lines(str(Path(limit).parent / "memory.stat"))
-                    if x.startswith("file ")
-                ),
-                0,
-            )
-            return int(most[0]) - int(now[0]) + cached
-    return None
-
-
-def _allowed_by_limits() -> list[int]:
-    """What the limits of the process leave, beside what it has."""
-    if sys.platform == "win32":
-        return []
-    status = {x.split(":")[0]: x.split() for x in _lines("/proc/self/status")}
-    found = []
-    for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        soft = resource.getrlimit(kind)[0]
-        if soft != resource.RLIM_INFINITY and name in status:
-            found.append(soft - int(status[name][1]) * 1024)
-    return found
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
+    return free_bytes()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DataError
+from .room import as_float32
 
 __all__ = [
     "Label",
@@ -254,7 +255,7 @@ def make_recording(
     else:
         times = np.asarray(times_s, dtype=np.float64)
     _check_clock(times, x.shape[0])
-    x = np.ascontiguousarray(x, dtype=np.float32)
+    x = as_float32(x)
     n_bad, where = not_finite(x)
     if n_bad:
         raise DataError(
@@ -453,7 +454,8 @@ def findings(recording: Recording) -> tuple[str, ...]:
     """
     notes: list[str] = []
     x = recording.activity
-    constant = np.flatnonzero(np.ptp(x, axis=0) == 0)
+    alike = [(piece == x[:1]).all(axis=0) for piece in pieces(x)]
+    constant = np.flatnonzero(np.all(alike, axis=0))
     if len(constant):
         first = ", ".join(recording.channels[i] for i in constant[:5])
         notes.append(f"{len(constant)} of {x.shape[1]} channels never change ({first}).")

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, FormatError, UnsafeFileError
 from ..restricted import read_pickle
+from ..room import room
 from .content import RATIO, SLACK, Key, Table, known, listed, no_numbers, none_found
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = ["from_hdf5"]
+
+_PIECE = 2**25
+"""Bytes that are read at once."""
 
 
 def from_hdf5(path: Path, key: Key, *, prefer: str = "") -> Table:
@@ -127,11 +131,22 @@ def _dataset(dataset: Any) -> NDArray[Any]:
         if math.prod(shape):
             raise FormatError(f"'{dataset.name}' must be empty, as it says; its shape is {shape}.")
         return np.empty(shape)
-    array = np.asarray(dataset[()])
+    array = _read(dataset)
     if array.dtype.names == ("real", "imag"):
         array = array["real"] + 1j * array["imag"]
     # Matlab writes its arrays column by column, and so they lie the other way round here.
     return array.T if "MATLAB_class" in dataset.attrs else array
+
+
+def _read(dataset: Any) -> NDArray[Any]:
+    """A whole dataset, in pieces where memory may not hold it."""
+    if not dataset.shape or dataset.dtype.hasobject:
+        return np.asarray(dataset[()])
+    out = room(dataset.shape, dataset.dtype)
+    step = max(1, _PIECE // max(1, dataset.nbytes // max(1, len(dataset))))
+    for i in range(0, len(dataset), step):
+        out[i : i + step] = dataset[i : i + step]
+    return out
 
 
 def _pandas_table(group: Any) -> Table:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..recording import gaps
+from ..recording import gaps, not_finite, pieces
+from ..room import room
 from .clock import Axes, Clock, axes, clock, increasing, wrong_steps
-from .files import holds, load, matrix, neurodata_type, refuse_bomb, refuse_size, text, walk
+from .files import holds, load, matrix, neurodata_type, refuse_forged, text, walk
 from .tables import referenced
 
 __all__ = [
@@ -170,7 +171,7 @@ def layout(source: Source) -> Layout:
     DataError
         If it has no usable clock, or nothing says which axis is time.
     """
-    refuse_bomb(source.first["data"])
+    refuse_forged(source.first["data"])
     when = clock(source.first)
     if when is None:
         raise DataError(
@@ -272,7 +273,6 @@ def _values(source: Source, how: Layout, when: NDArray[np.float64]) -> NDArray[n
         return matrix(
             source.first["data"], np.float32, roi_first=how.axes.roi_first, keep=how.accepted
         )
-    refuse_size(4 * len(source.groups) * len(source.first["data"]), f"'{source.path}'")
     for group in source.groups[1:]:
         own = clock(group)
         if own is None or not np.array_equal(own.at(how.axes.n_samples), when, equal_nan=True):
@@ -280,9 +280,10 @@ def _values(source: Source, how: Layout, when: NDArray[np.float64]) -> NDArray[n
                 f"all series '{source.path}' must share one clock; found that '{group.name}' has "
                 f"another than '{source.first.name}'. Choose one with series=."
             )
-    return np.concatenate(
-        [matrix(g["data"], np.float32, roi_first=False) for g in source.groups], axis=1
-    )
+    x = room((len(source.first["data"]), len(source.groups)), np.float32)
+    for i, group in enumerate(source.groups):
+        x[:, i : i + 1] = matrix(group["data"], np.float32, roi_first=False)
+    return x
 
 
 def _finite(
@@ -293,14 +294,13 @@ def _finite(
     nan: NanPolicy,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[str, ...]]:
     """Apply the NaN policy: the traces, which channels stay, what was done."""
-    bad: NDArray[np.bool_] = ~np.isfinite(x)
     stays: NDArray[np.bool_] = np.ones(x.shape[1], bool)
-    if not bad.any():
+    n_bad, first = not_finite(x)
+    if not n_bad:
         return x, stays, ()
-    hit = np.asarray(bad.any(axis=0))
-    first = np.argwhere(bad)[0]
+    hit = sum((~np.isfinite(p)).sum(axis=0) for p in pieces(x)) > 0
     found = (
-        f"{int(bad.sum())} values that are not finite, in {int(hit.sum())} of {x.shape[1]} "
+        f"{n_bad} values that are not finite, in {int(hit.sum())} of {x.shape[1]} "
         f"channels (the first at sample {first[0]}, {when[first[0]]:.6g} s, {channels[first[1]]})"
     )
     match nan:
@@ -316,9 +316,8 @@ def _finite(
                 )
             return x[:, ~hit], ~hit, (f"{int(hit.sum())} channels were dropped: {found}.",)
         case "interpolate":
-            x = x.copy()
             for c in np.flatnonzero(hit):
-                _fill(x[:, c], bad[:, c], when, f"{channels[c]} of '{path}'")
+                _fill(x[:, c], ~np.isfinite(x[:, c]), when, f"{channels[c]} of '{path}'")
             return x, stays, (f"Interpolated in time: {found}.",)
         case _:
             assert_never(nan)
@@ -365,14 +364,15 @@ def scan(source: Source, how: Layout, times_s: NDArray[np.float64]) -> Looked:
     x = _values(source, how, how.clock.at(how.axes.n_samples))
     names = np.array(how.ids, dtype=object)
     names = names if how.accepted is None else names[how.accepted]
-    bad = ~np.isfinite(x)
-    hit = np.flatnonzero(bad.any(axis=0))
+    bad = sum(((~np.isfinite(p)).sum(axis=0) for p in pieces(x)), np.zeros(x.shape[1], np.int64))
+    hit = np.flatnonzero(bad)
     if len(hit):
-        listed = ", ".join(f"{int(bad[:, c].sum())} in {names[c]}" for c in hit[:5])
+        listed = ", ".join(f"{bad[c]} in {names[c]}" for c in hit[:5])
         more = f", and {len(hit) - 5} more" if len(hit) > 5 else ""
         said.append(f"'{source.path}' has values that are not finite: {listed}{more}.")
         advice["--nan"] = "drop-roi" if len(hit) < x.shape[1] else "interpolate"
-    same = np.flatnonzero((x == x[:1]).all(axis=0)) if len(x) else np.empty(0, np.int64)
+    alike = [(p == x[:1]).all(axis=0) for p in pieces(x)]
+    same = np.flatnonzero(np.all(alike, axis=0)) if alike else np.empty(0, np.int64)
     if len(same):
         listed = ", ".join(str(names[c]) for c in same[:5])
         said.append(

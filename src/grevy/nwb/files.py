@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
+from ..room import free_bytes, room
 
 if TYPE_CHECKING:
     import h5py
@@ -29,6 +30,7 @@ __all__ = [
     "neurodata_type",
     "open_nwb",
     "refuse_bomb",
+    "refuse_forged",
     "refuse_size",
     "text",
     "texts",
@@ -225,27 +227,13 @@ def refuse_size(n_bytes: int, what: str) -> None:
     LimitError
         If `n_bytes` is more.
     """
-    most = _available_bytes() // 2
+    most = free_bytes() // 2
     if n_bytes > most:
         raise LimitError(
             f"{what} must fit into half of the free memory ({most / 1e9:.3g} GB); found "
             f"{n_bytes / 1e9:.3g} GB. Read a part of the session (epochs, units), use wider bins, "
             f"or a machine with more memory."
         )
-
-
-def _available_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30
 
 
 def refuse_bomb(dataset: h5py.Dataset) -> None:
@@ -256,9 +244,23 @@ def refuse_bomb(dataset: h5py.Dataset) -> None:
     LimitError
         If so.
     """
-    n_bytes = math.prod(dataset.shape or (1,)) * dataset.dtype.itemsize
-    refuse_size(n_bytes, f"'{dataset.name}' with shape {dataset.shape}")
-    stored = dataset.id.get_storage_size()
+    refuse_size(_declared(dataset), f"'{dataset.name}' with shape {dataset.shape}")
+    refuse_forged(dataset)
+
+
+def _declared(dataset: h5py.Dataset) -> int:
+    return math.prod(dataset.shape or (1,)) * int(dataset.dtype.itemsize)
+
+
+def refuse_forged(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that declares much more than it stores.
+
+    Raises
+    ------
+    LimitError
+        If so.
+    """
+    n_bytes, stored = _declared(dataset), dataset.id.get_storage_size()
     if n_bytes > RATIO_FROM_BYTES and n_bytes > MAX_RATIO * max(stored, 1):
         raise LimitError(
             f"'{dataset.name}' must store what it declares; found {n_bytes / 1e9:.3g} GB declared "
@@ -310,24 +312,35 @@ def matrix(
     Returns
     -------
     array of `dtype`, shape (T, C)
-        `conversion` and `offset` of the file are applied.
+        `conversion` and `offset` of the file are applied. One that memory has no room for lies on
+        disk (`room`).
+
+    Raises
+    ------
+    DataError
+        If the numbers are not real.
+    LimitError
+        If the dataset declares more than it stores, or there is no room on disk either.
     """
-    refuse_bomb(dataset)
+    refuse_forged(dataset)
     if dataset.dtype.kind not in "iufb":
         raise DataError(
             f"a series must hold real numbers; found {dataset.dtype} in '{dataset.name}'. Choose "
             f"another."
         )
-    rows = dataset.shape[0]
-    width = math.prod(dataset.shape[1:])
-    out = np.empty((rows, width), dtype)
-    per_block = max(1, BLOCK_BYTES // max(width * 8, 1))
+    rows, width = dataset.shape[0], math.prod(dataset.shape[1:])
+    n_time, channels = (width, rows) if roi_first else (rows, width)
+    taken = np.arange(channels) if keep is None else np.flatnonzero(keep)
+    out = room((n_time, len(taken)), dtype)
+    per_block = max(1, BLOCK_BYTES // max(channels * 8, 1))
     scale, offset = (
         float(text(dataset.attrs.get(k, v))) for k, v in (("conversion", 1), ("offset", 0))
     )
-    for start in range(0, rows, per_block):
+    for start in range(0, n_time, per_block):
+        stop = min(start + per_block, n_time)
+        some = dataset[:, start:stop] if roi_first else dataset[start:stop]
         with np.errstate(over="ignore", invalid="ignore"):
-            block = np.asarray(dataset[start : start + per_block], np.float64).reshape(-1, width)
-            out[start : start + len(block)] = block * scale + offset
-    x = out.T if roi_first else out
-    return np.ascontiguousarray(x if keep is None else x[:, keep])
+            block = np.asarray(some, np.float64).reshape(rows if roi_first else stop - start, -1)
+            block = (block.T if roi_first else block)[:, taken]
+            out[start:stop] = block * scale + offset
+    return out
