@@ -105,9 +105,10 @@ def gbyte(where: dict[str, int]) -> float:
 
 
 def rates(device: str) -> tuple[float, float]:
-    """GFLOP/s of a large product of bfloat16 numbers, GB/s of a large copy (read and write)."""
+    """GFLOP/s of a large product of what training multiplies, GB/s of a large copy (both ways)."""
     n = 8192 if device == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    kind = stack.product_type(TrainConfig(), torch.device(device))
+    a, b = (torch.randn(n, n, device=device, dtype=kind) for _ in range(2))
     x = torch.randn(2**28 if device == "cuda" else 2**25, device=device)
     y = torch.empty_like(x)
 

@@ -1,8 +1,9 @@
-"""Write docs/performance.md and the table in README.md from the kept results of speed.py.
+"""Write the tables and the plot of docs/performance.md, and the table in README.md.
 
     python benchmarks/performance.py
 
-The newest row of each name under benchmarks/results/speed-*.json counts.
+They are made from the results that are kept under benchmarks/results: of speed-*.json the newest
+row of each name, of growth-*.json the newest file of each kind of device.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ WORK = {
     "knn_cpu": "nearest neighbours, 20,000 x 20,000, k = 25",
     "align": "241,186 stimulus rows onto the traces",
 }
+GROWTH = "<!-- growth: made by benchmarks/performance.py -->", "<!-- end of growth -->"
 BEGIN, END = "<!-- speed: made by benchmarks/performance.py -->", "<!-- end of speed -->"
 
 
@@ -61,15 +63,91 @@ def table(rows: dict[str, dict[str, Any]], *, short: bool) -> str:
     return "\n".join(lines)
 
 
+def growth() -> dict[str, list[dict[str, Any]]]:
+    """The newest measurement of each kind of device."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((HOME / "benchmarks" / "results").glob("growth-*.json")):
+        kind = path.name.split("-")[1]
+        rows = json.loads(path.read_text())
+        if kind not in found or rows[0]["date"] >= found[kind][0]["date"]:
+            found[kind] = rows
+    return found
+
+
+def growth_table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """A row for what is varied, with the step, its floor and their ratio on each device."""
+    kinds = list(found)
+    head = "| varied | | " + " | ".join(f"{k}: ms a step | floor | ratio" for k in kinds) + " |"
+    lines = [head, "|---" * (2 + 3 * len(kinds)) + "|"]
+    keys = list(dict.fromkeys(_place(r) for k in kinds for r in found[k]))
+    for name, value, columns in keys:
+        cells = [name, f"{value:,}" + LABELS[columns]]
+        for kind in kinds:
+            row = next((r for r in found[kind] if _place(r) == (name, value, columns)), None)
+            if row is None:
+                cells += ["", "", ""]
+            else:
+                ratio = row["ms"] / row["floor_ms"]
+                cells += [f"{row['ms']:.3g}", f"{row['floor_ms']:.2g}", f"{ratio:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+LABELS = {0: "", 1: ", a label of one column", 3: ", a label of three columns"}
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["varied"], row["value"], row["label_columns"]
+
+
+def growth_plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Milliseconds a step against what is varied, one panel each, with the floors."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(r["varied"] for rows in found.values() for r in rows))
+    figure, panels = plt.subplots(1, len(names), figsize=(3 * len(names), 3.2), sharey=True)
+    for panel, name in zip(panels, names, strict=True):
+        for colour, (kind, rows) in zip(("#31688e", "#c2410c"), found.items(), strict=False):
+            own = [r for r in rows if r["varied"] == name]
+            for columns, style in ((0, "-o"), (1, "--^"), (3, ":s")):
+                some = [r for r in own if r["label_columns"] == columns]
+                if some:
+                    label = f"{kind}{LABELS[columns]}"
+                    x = [r["value"] for r in some]
+                    panel.plot(x, [r["ms"] for r in some], style, color=colour, label=label, ms=4)
+            plain = [r for r in own if r["label_columns"] == 0]
+            floors = [r["floor_ms"] for r in plain]
+            panel.plot(
+                [r["value"] for r in plain], floors, color=colour, alpha=0.35, lw=1,
+                label=f"{kind}, floor",
+            )  # fmt: skip
+        panel.set(xscale="log", yscale="log", xlabel=name)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("ms a step, all runs together")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.16, 1, 1))
+    figure.savefig(path, dpi=130)
+
+
+def _put(path: Path, text: str, begin: str, end: str) -> None:
+    """Write text between two marks of a page."""
+    page = path.read_text()
+    at, until = page.index(begin) + len(begin), page.index(end)
+    path.write_text(page[:at] + "\n" + text + "\n" + page[until:])
+    print(path)
+
+
 def main() -> None:
-    rows = newest()
+    rows, grown = newest(), growth()
     page = HOME / "docs" / "performance.md"
-    text = page.read_text()
-    for path, short in ((page, False), (HOME / "README.md", True)):
-        text = path.read_text()
-        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-        path.write_text(text[:begin] + "\n" + table(rows, short=short) + "\n" + text[end:])
-        print(path)
+    _put(page, table(rows, short=False), BEGIN, END)
+    _put(HOME / "README.md", table(rows, short=True), BEGIN, END)
+    _put(page, growth_table(grown), *GROWTH)
+    growth_plot(grown, HOME / "docs" / "images" / "growth.png")
 
 
 if __name__ == "__main__":
