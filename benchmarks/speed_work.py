@@ -16,7 +16,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -215,7 +215,9 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # seen by the workers, which start anew
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
-        for row in pool.map(partial(reach, device=options.device), jobs):
+        running = [pool.submit(partial(reach, device=options.device), job) for job in jobs]
+        for done in as_completed(running):  # each is kept as it comes
+            row = done.result()
             rows.append(row)
             print(*row.values(), sep="  ", flush=True)
             options.kept.write_text(json.dumps(rows, indent=1) + "\n")
