@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grevy.claims import claims_of
+from grevy.claims import stimulus_claims
 from grevy.recording import Recording, make_recording
 from grevy.report.verdicts import verdict
 from grevy.report.wording import cautions, headline
@@ -19,7 +19,7 @@ from test_nulls import prepared, session
 def of(recording: Recording, n: int = 39) -> list[Claim]:
     problem, plan, features = prepared(recording)
     assert recording.stimulus is not None
-    return claims_of(recording.stimulus, problem, plan, recording.epochs, features, n=n)
+    return stimulus_claims(recording.stimulus, problem, plan, recording.epochs, features, n=n)
 
 
 def in_fixed_order() -> Recording:

@@ -4,29 +4,28 @@ import numpy as np
 import pytest
 
 from grevy.config import TrainConfig
-from grevy.decode import Target
+from grevy.decode import predict, tune
 from grevy.encoders import EncoderSpec
+from grevy.errors import ConfigError
 from grevy.evaluate import (
     EMBEDDING,
+    LINEAR,
     RAW,
     REDUCED,
     Features,
-    Predicted,
-    Problem,
-    _interval,
-    confusion,
     decode_folds,
-    differences,
     features_of,
     frame_problem,
     identity_problem,
     label_problem,
-    relative_error,
-    scores,
+    relative_errors,
 )
+from grevy.linear import best_penalty, fit_and_say
 from grevy.model import embed
 from grevy.recording import Label, Recording, make_recording
-from grevy.splits import block_plan, choosing_spans, repeat_plan, training_spans
+from grevy.scoring import confusion, scores
+from grevy.search import with_spans
+from grevy.splits import choosing_splits, repeat_plan, shuffled_plan, training_spans
 from grevy.training import train
 from test_splits import session
 
@@ -71,9 +70,44 @@ def test_every_scored_sample_is_decoded_once_and_never_from_its_own_fold() -> No
     unique = np.random.default_rng(1).standard_normal((t, 8))
     problem = frame_problem(recording)
     found = decode_folds([problem], plan, recording.epochs, lambda _: _features(unique))[0]
-    assert sorted(found.samples) == list(np.flatnonzero(plan.fold >= 0))
+    assert sorted(found.samples) == list(np.flatnonzero(plan.scored))
     exact = found.values[EMBEDDING][:, 0] == problem.target.values[found.samples, 0]
     assert exact.mean() < 0.3
+
+
+def test_what_is_said_without_a_repeat_is_what_decoders_without_it_say() -> None:
+    track = session(6, 2, 20, 6, 3)
+    t = len(track.index)
+    rng = np.random.default_rng(0)
+    recording = recording_of(rng.standard_normal((t, 3)), stimulus=track)
+    plan = repeat_plan(track, recording.epochs, n_folds=6, seed=0, guard=0, set_aside=False)
+    phase = np.where(track.frame >= 0, track.frame, 0)[:, None] / 20 * np.pi + track.index[:, None]
+    x = (np.cos(phase - np.arange(4)) + 0.4 * rng.standard_normal((t, 4))).astype(np.float32)
+    for problem in (frame_problem(recording), identity_problem(recording)):
+        features = Features({EMBEDDING: x, LINEAR: x}, np.arange(t))
+        found = decode_folds([problem], plan, recording.epochs, lambda _, f=features: f)[0]
+        for method in (EMBEDDING, LINEAR):
+            assert set(found.without[method]) == set(range(6))
+        for i in rng.permutation(len(found.samples))[:25]:
+            here = (problem.subset == found.subset[i]) & (plan.group >= 0)
+            fit = np.flatnonzero(here & (plan.group != found.group[i]))
+            settings = tune(x[fit], problem.target, fit, plan.group[fit])
+            for g in range(6):
+                rest = fit[plan.group[fit] != g]
+                said = found.without[EMBEDDING][g][i]
+                if g == found.group[i]:
+                    assert np.isnan(said).all()
+                    continue
+                at = [found.samples[i]]
+                np.testing.assert_allclose(
+                    said, predict(x[rest], rest, x[at], problem.target, settings)[0], atol=1e-6
+                )
+                penalty = best_penalty(x[fit], fit, plan.group[fit], problem.target)
+                np.testing.assert_allclose(
+                    found.without[LINEAR][g][i],
+                    fit_and_say(x[rest], rest, x[at], problem.target, penalty)[0],
+                    atol=1e-5,
+                )
 
 
 def test_baselines_see_training_spans_only() -> None:
@@ -90,9 +124,9 @@ def test_baselines_see_training_spans_only() -> None:
     run = train([recording], [config])[0]
     before = features_of(recording, plan.spans, spans, run)
     changed = x.copy()
-    changed[plan.fold == 0] += 100.0
+    changed[plan.tested[0]] += 100.0
     after = features_of(recording_of(changed, stimulus=track), plan.spans, spans, run)
-    rows = plan.fold[before.samples] != 0
+    rows = ~plan.tested[0][before.samples]
     for method in (EMBEDDING, RAW, REDUCED):
         assert (before.values[method][rows] == after.values[method][rows]).all()
     assert before.values[RAW].shape[1] == 5 * 5
@@ -110,53 +144,6 @@ def test_each_presentation_is_embedded_alone() -> None:
     for a, b in plan.spans:
         alone = embed(run, recording_of(x[a:b])).values
         np.testing.assert_allclose(f.values[EMBEDDING][a:b], alone, atol=1e-6)
-
-
-def test_intervals_are_t_intervals() -> None:
-    values = np.array([1.0, 2.0, 3.0, 6.0])
-    mean, low, high = _interval(values)
-    half = 3.182446 * values.std(ddof=1) / 2
-    assert (mean, low, high) == pytest.approx((3.0, 3.0 - half, 3.0 + half), rel=1e-5)
-    assert np.isnan(_interval(values[:2])[1])
-
-
-def _predicted(problem: Problem, better: float, worse: float) -> Predicted:
-    rng = np.random.default_rng(0)
-    n = len(problem.subset)
-    truth = np.asarray(problem.target.values, dtype=np.float64)
-    values = {
-        EMBEDDING: truth + better * rng.standard_normal(truth.shape),
-        RAW: truth + worse * rng.standard_normal(truth.shape),
-    }
-    group = np.arange(n) * 8 // n
-    constants = (np.full_like(truth, truth.mean()), np.full_like(truth, np.median(truth)))
-    return Predicted(np.arange(n), group, np.zeros(n, np.int64), values, constants)
-
-
-@pytest.mark.parametrize(
-    ("better", "worse", "verdict"), [(0.1, 0.5, "embedding"), (0.5, 0.1, "baseline")]
-)
-def test_differences_say_who_is_better(better: float, worse: float, verdict: str) -> None:
-    y = np.random.default_rng(1).standard_normal((800, 1))
-    problem = Problem("x", Target(y, np.zeros(1)), np.zeros(800, np.int64), ("",), "m", (0.2,))
-    found = differences(problem, _predicted(problem, better, worse))
-    rows = [r for r in found if r.baseline == RAW]
-    assert {r.better for r in found if r.baseline == "constant"} == {"embedding"}
-    assert {r.metric for r in rows} == {"r2", "median error", "accuracy"}
-    assert {r.better for r in rows} == {verdict}
-    same = [r for r in differences(problem, _predicted(problem, 0.3, 0.3)) if r.baseline == RAW]
-    assert sum(r.better == "undecided" for r in same) >= 2
-
-
-def test_pooled_r2_is_the_score_and_chance_is_the_mean() -> None:
-    y = np.random.default_rng(1).standard_normal((800, 1))
-    problem = Problem("x", Target(y, np.zeros(1)), np.zeros(800, np.int64), ("",), "m", (0.2,))
-    p = _predicted(problem, 0.3, 0.5)
-    row = next(r for r in scores(problem, p) if r.metric == "r2" and r.method == EMBEDDING)
-    said = p.values[EMBEDDING]
-    assert row.value == pytest.approx(1 - ((y - said) ** 2).sum() / ((y - y.mean()) ** 2).sum())
-    assert row.chance == pytest.approx(0.0, abs=1e-9)
-    assert row.low < row.value < row.high
 
 
 def test_labels_keep_their_kind_period_and_unknown_samples() -> None:
@@ -183,7 +170,7 @@ def test_identity_and_confusion_count_every_sample() -> None:
     assert row.value == 1.0
     assert row.chance == pytest.approx(1 / 3)
     table = np.array(confusion(problem, found, track.names).counts)
-    assert table.sum() == (plan.fold >= 0).sum()
+    assert table.sum() == plan.scored.sum()
     assert (table == np.diag(np.diag(table))).all()
 
 
@@ -193,32 +180,37 @@ def test_choosing_uses_nothing_that_is_scored() -> None:
     recording = recording_of(np.random.default_rng(0).standard_normal((t, 3)), stimulus=track)
     plan = repeat_plan(track, recording.epochs, n_folds=8, seed=0, guard=4)
     problem = frame_problem(recording)
-    spans = choosing_spans(plan, recording.epochs, 0)
+    split = choosing_splits(plan, recording.epochs)[0]
     values = np.random.default_rng(1).standard_normal((t, 5))
-    before = relative_error(problem, plan, 0, _features(values), spans)
-    values[plan.fold >= 0] += 1000.0
-    assert relative_error(problem, plan, 0, _features(values), spans) == before
+    before = relative_errors(problem, plan, split, _features(values))
+    assert len(before) == 2  # a presentation of each movie
+    values[plan.scored] += 1000.0
+    assert (relative_errors(problem, plan, split, _features(values)) == before).all()
 
 
-def test_chance_is_the_best_constant_for_each_metric() -> None:
-    """Half of the time at one angle, the rest anywhere: the mode wins accuracy, not the mean."""
-    rng = np.random.default_rng(0)
-    n = 3000
-    angle = np.where(rng.random(n) < 0.5, 300.0, rng.uniform(0, 360, n))
-    label = Label(angle, "continuous", "deg", 360.0)
-    recording = recording_of(rng.standard_normal((n, 3)), labels={"angle": label})
-    problem = label_problem("angle", label)
-    plan = block_plan(label.mask, recording.epochs, n_folds=5, seed=0, guard=3)
-    values = rng.standard_normal((n, 3))
-    found = decode_folds([problem], plan, recording.epochs, lambda _: _features(values))[0]
-    rows = {s.metric: s for s in scores(problem, found) if s.method == EMBEDDING}
-    # Within 18 degrees (5 % of the circle) of 300: half, and a tenth of the rest.
-    assert rows["accuracy"].chance == pytest.approx(0.55, abs=0.05)
-    assert rows["accuracy"].value <= rows["accuracy"].chance + 0.02
-    assert rows["median error"].chance < 18
-    skewed = Label(rng.exponential(1.0, n), "continuous")
-    problem = label_problem("skewed", skewed)
-    found = decode_folds([problem], plan, recording.epochs, lambda _: _features(values))[0]
-    rows = {s.metric: s for s in scores(problem, found) if s.method == EMBEDDING}
-    assert rows["r2"].chance == pytest.approx(0, abs=0.02)
-    assert rows["median error"].chance < np.median(np.abs(skewed.values - skewed.values.mean()))
+def test_an_encoder_that_saw_what_it_is_tested_on_is_refused() -> None:
+    track = session(6, 2, 20, 6, 1)
+    t = len(track.index)
+    x = np.random.default_rng(0).standard_normal((t, 5)).astype(np.float32)
+    recording = recording_of(x, stimulus=track)
+    plan = repeat_plan(track, recording.epochs, n_folds=4, seed=0, guard=4)
+    problem = frame_problem(recording)
+    config = TrainConfig(encoder=EncoderSpec("offset5-model", 4, 3), n_steps=2, batch_size=32)
+    everything = train([recording], [config])[0]
+
+    def leaky(fold: int) -> Features:
+        spans = training_spans(plan, recording.epochs, fold)
+        return features_of(recording, plan.spans, spans, everything, baselines=False)
+
+    with pytest.raises(ConfigError, match=r"fold 0 was trained on 40 of its 40 test samples"):
+        decode_folds([problem], plan, recording.epochs, leaky)
+    first = training_spans(plan, recording.epochs, 0)
+    own = train([recording], [with_spans(config, first)])[0]
+
+    def right_once(fold: int) -> Features:  # scaling and PCA of fold 1 would see its test samples
+        return features_of(recording, plan.spans, first, own)
+
+    with pytest.raises(ConfigError, match="fold 1 was trained on"):
+        decode_folds([problem], plan, recording.epochs, right_once)
+    shuffled = shuffled_plan(problem.subset >= 0, recording.epochs, n_folds=4, seed=0)
+    assert decode_folds([problem], shuffled, recording.epochs, leaky)  # which says that it leaks

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.signal import lfilter
 
-from grevy import nulls
 from grevy.decode import Target, error, judge, neighbours, predict, predictions, tune
 from grevy.evaluate import (
     EMBEDDING,
@@ -18,20 +17,27 @@ from grevy.evaluate import (
     Problem,
     decode_folds,
     frame_problem,
+    label_problem,
     learnt_and_asked,
-    scores,
 )
 from grevy.nulls import (
+    blocks_forget,
     content,
+    exchanged,
     families,
     identity,
+    label_blocks,
     least_nulls,
+    names,
     p_value,
     q_values,
+    shifted_samples,
     time_locked,
 )
-from grevy.recording import Recording, make_recording
-from grevy.splits import Plan, mask_of, repeat_plan, training_spans
+from grevy.nulls.decoder import Decoder, Means, distances
+from grevy.recording import Label, Recording, make_recording
+from grevy.scoring import scores
+from grevy.splits import Plan, block_plan, repeat_plan, trained_samples
 from grevy.stimulus import align, table_from_intervals
 
 RATE = 30.0
@@ -125,14 +131,9 @@ def test_time_locked_is_decoding_with_shifted_moments() -> None:
     problem, plan, features = prepared(recording)
     found = time_locked(problem, plan, recording.epochs, features, n=5, seed=3)
     assert [t.stimulus for t in found] == list(problem.names)
-    rows = features[0].samples
     for i in (0, 1, 5):
-        y = problem.target.values[:, 0].astype(np.float64).copy()
-        for s in range(len(problem.names)):
-            here = rows[(problem.subset[rows] == s) & (plan.group[rows] >= 0)]
-            before = problem.target.values[here, 0].astype(np.float32)
-            y[here] = nulls._shifted(before, plan.group[here], np.array([i]), 3, s)[:, 0]
-        again = replace(problem, target=Target(y[:, None], np.zeros(1)))
+        taken = shifted_samples(problem, plan, np.array([i]), 3)[:, 0]
+        again = replace(problem, target=Target(problem.target.values[taken], np.zeros(1)))
         decoded = decode_folds([again], plan, recording.epochs, lambda k: features[k])[0]
         table = {
             r.stimulus: r.value
@@ -146,8 +147,12 @@ def test_time_locked_is_decoding_with_shifted_moments() -> None:
 
 def test_shifts_keep_the_moments_of_a_presentation_and_their_order() -> None:
     own = np.repeat([0, 1, 2], 8)
-    moments = np.tile(np.arange(8, dtype=np.float32), 3)
-    shifted = nulls._shifted(moments, own, np.arange(200), 0, 0)
+    moments = np.tile(np.arange(8), 3)
+    target = Target(moments[:, None].astype(np.float64), np.zeros(1))
+    problem = Problem("frame", target, np.zeros(24, dtype=np.int64), ("",), "s", (1.0,))
+    none = np.full(24, -1)
+    plan = Plan(np.array([[0, 24]]), own, np.zeros((1, 24), bool), none, 0, 0)
+    shifted = moments[shifted_samples(problem, plan, np.arange(200), 0)]
     np.testing.assert_array_equal(shifted[:, 0], moments)
     for g in range(3):
         part = shifted[own == g]
@@ -180,13 +185,13 @@ def _slow_content(
 
     gains = []
     for fold in range(plan.n_folds):
-        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
+        trained = trained_samples(plan, epochs, fold)[f.samples]
         fit = np.flatnonzero(trained & (subset >= 0))
         chosen = {}
         for own in (True, False):
-            inner = [np.mean([far(i, fit, w, own) for i in fit]) for w in nulls._WIDTHS]
-            chosen[own] = nulls._WIDTHS[int(np.argmin(inner))]
-        asked = (plan.fold[f.samples] == fold) & (name == movie)
+            inner = [np.mean([far(i, fit, w, own) for i in fit]) for w in names._WIDTHS]
+            chosen[own] = names._WIDTHS[int(np.argmin(inner))]
+        asked = plan.tested[fold][f.samples] & (name == movie)
         for s, g in {(int(a), int(b)) for a, b in zip(subset[asked], group[asked], strict=True)}:
             rows = np.flatnonzero(asked & (subset == s) & (group == g))
             errors = {o: np.median([far(i, fit, w, o) for i in rows]) for o, w in chosen.items()}
@@ -200,11 +205,11 @@ def test_content_is_decoding_of_pseudo_movies() -> None:
     lengths = lengths_of(recording, problem)
     found = content(problem, plan, recording.epochs, features, lengths, n=3, seed=1)
     rows = features[0].samples
-    names = nulls._names(problem.subset[rows], plan.group[rows], [[0, 1]], 3, 1)
+    drawn = names._names(problem.subset[rows], plan.group[rows], [[0, 1]], 3, 1)
     for i in range(4):
         called = {
             (int(s), int(g)): int(c)
-            for s, g, c in zip(names.subset, names.repeat, names.called[i], strict=True)
+            for s, g, c in zip(drawn.subset, drawn.repeat, drawn.called[i], strict=True)
         }
         for movie, t in enumerate(found):
             value = t.observed if i == 0 else t.null[i - 1]
@@ -220,21 +225,21 @@ def test_identity_is_decoding_of_other_names() -> None:
     assert found is not None
     f = features[0]
     subset, group = problem.subset[f.samples], plan.group[f.samples]
-    names = nulls._names(subset, group, [[0, 1, 2]], 4, 5)
+    drawn = names._names(subset, group, [[0, 1, 2]], 4, 5)
     x = f.values[EMBEDDING]
     for i in range(5):
         called = {
             (int(s), int(g)): int(c)
-            for s, g, c in zip(names.subset, names.repeat, names.called[i], strict=True)
+            for s, g, c in zip(drawn.subset, drawn.repeat, drawn.called[i], strict=True)
         }
         name = np.array([called[int(s), int(g)] for s, g in zip(subset, group, strict=True)])
         target = Target(name[:, None], np.zeros(1), 3)
         right = []
         for fold in range(plan.n_folds):
-            spans = training_spans(plan, recording.epochs, fold)
-            trained = mask_of(spans, len(plan.fold))[f.samples]
-            fit, ask = learnt_and_asked(subset >= 0, group, trained, plan.fold[f.samples] == fold)
-            settings = tune(x[fit], target, fit, group[fit], most=nulls._VOTERS[0])
+            trained = trained_samples(plan, recording.epochs, fold)[f.samples]
+            tested = plan.tested[fold][f.samples]
+            fit, ask = learnt_and_asked(subset >= 0, group, trained, tested)
+            settings = tune(x[fit], target, fit, group[fit], most=names._VOTERS[0])
             said = predict(x[fit], fit, x[ask], target, settings)
             hit = said[:, 0] == name[ask]
             right += [hit[group[ask] == g].mean() for g in np.unique(group[ask])]
@@ -244,13 +249,13 @@ def test_identity_is_decoding_of_other_names() -> None:
 
 def test_names_change_within_repeats_and_lengths_alone() -> None:
     subset, group = np.repeat([0, 1, 2, 3], 5), np.tile(np.arange(5), 4)
-    names = nulls._names(subset, group, [[0, 1, 2]], 500, 0)
-    np.testing.assert_array_equal(names.called[0], names.subset)
+    drawn = names._names(subset, group, [[0, 1, 2]], 500, 0)
+    np.testing.assert_array_equal(drawn.called[0], drawn.subset)
     for r in range(5):
-        here = names.repeat == r
-        assert (np.sort(names.called[:, here], axis=1) == np.arange(4)).all()
-        assert (names.called[:, here & (names.subset == 3)] == 3).all()
-        share = (names.called[1:, here & (names.subset == 0)] == 1).mean()
+        here = drawn.repeat == r
+        assert (np.sort(drawn.called[:, here], axis=1) == np.arange(4)).all()
+        assert (drawn.called[:, here & (drawn.subset == 3)] == 3).all()
+        share = (drawn.called[1:, here & (drawn.subset == 0)] == 1).mean()
         assert share == pytest.approx(1 / 3, abs=0.08)
     assert families(
         Problem("frame", Target(np.zeros((1, 1)), np.zeros(1)), np.zeros(1, int), ("a", "b", "c"),
@@ -259,28 +264,128 @@ def test_names_change_within_repeats_and_lengths_alone() -> None:
     ) == [[0, 2]]  # fmt: skip
 
 
-def test_a_decoder_chooses_as_tune_does() -> None:
+@pytest.mark.parametrize("which", range(5))
+def test_a_decoder_chooses_as_tune_does(which: int) -> None:
     rng = np.random.default_rng(4)
     x = rng.standard_normal((120, 4)).astype(np.float32)
     groups = np.repeat(np.arange(6), 20)
     fit, ask = np.arange(100), np.arange(100, 120)
-    decoder = nulls._Decoder(x, fit, ask, groups[fit], "cpu")
-    y = rng.standard_normal((120, 7)).astype(np.float32)
+    kinds = [
+        Target(rng.standard_normal((120, 1)), np.zeros(1)),
+        Target(rng.standard_normal((120, 2)), np.zeros(2)),
+        Target(rng.uniform(0, 360, (120, 1)), np.array([360.0])),
+        Target(rng.uniform(0, 5, (120, 2)), np.array([5.0, 0.0])),
+        Target(rng.integers(0, 4, (120, 1)), np.zeros(1), 4),
+    ]
+    kind = kinds[which]
+    decoder = Decoder(x, fit, ask, groups[fit], kind, "cpu")
+    order = np.stack([rng.permutation(120) for _ in range(7)], axis=1)
+    y = np.asarray(kind.values, dtype=np.float64)[order]
     found = decoder.errors(y[fit], y[ask])
     for c in range(7):
-        target = Target(y[:, c : c + 1].astype(np.float64), np.zeros(1))
+        target = replace(kind, values=kind.values[order[:, c]])
         settings = tune(x[fit], target, fit, groups[fit])
         said = predict(x[fit], fit, x[ask], target, settings)
-        np.testing.assert_allclose(found[:, c], error(target, ask, said), atol=1e-5)
+        np.testing.assert_allclose(found[:, c], error(target, ask, said), rtol=1e-5, atol=1e-5)
     table = judge(x[fit], groups[fit])
     assert table is not None
     nearest = neighbours(x[fit], x[ask], table.ks[-1], metric="cosine")
-    means = nulls._Means(nearest, table.ks, 100)
-    target = Target(y[:, :1].astype(np.float64), np.zeros(1))
+    means = Means(nearest, table.ks, 100)
+    plain = Target(rng.standard_normal((120, 1)), np.zeros(1))
+    numbers = plain.values[fit].astype(np.float32)
     for mine, theirs in zip(
-        means(y[fit][:, :1]), predictions(target, fit, nearest, table.ks), strict=True
+        means(numbers), predictions(plain, fit, nearest, table.ks), strict=True
     ):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_distances_are_those_of_the_score() -> None:
+    rng = np.random.default_rng(0)
+    circle = Target(rng.uniform(0, 7, (40, 2)), np.array([7.0, 0.0]))
+    said = rng.uniform(0, 7, (40, 2))
+    angle = 2 * np.pi * said[:, 0] / 7
+    numbers = np.stack([np.cos(angle), np.sin(angle), said[:, 1]], axis=1).astype(np.float32)
+    found = distances(circle, numbers, np.asarray(circle.values)[:, None])[:, 0]
+    np.testing.assert_allclose(found, error(circle, np.arange(40), said), atol=1e-4)
+
+
+# --- labels by blocks ----------------------------------------------------------------------------
+def behaviour(seed: int, *, signal: float, n: int = 1500, tau: int = 8) -> Recording:
+    """A label that remembers itself for `tau` samples, a population that knows it or not."""
+    rng = np.random.default_rng(seed)
+    keep = np.exp(-1 / tau)
+    series = lfilter([1], [1, -keep], rng.standard_normal((n, 6)), axis=0) * np.sqrt(1 - keep**2)
+    label = series[:, 0]
+    x = series[:, 1:5] + signal * label[:, None] * rng.standard_normal(4)
+    labels = {
+        "speed": Label(label, "continuous", "cm/s"),
+        "angle": Label(np.mod(90 * label, 360), "continuous", "deg", 360.0),
+        "state": Label((label > 0).astype(np.int64), "discrete"),
+    }
+    return make_recording(x.astype(np.float32), rate_hz=20.0, labels=labels)
+
+
+def blocks_of(recording: Recording, name: str) -> tuple[Problem, Plan, list[Features]]:
+    problem = label_problem(name, recording.labels[name])
+    plan = block_plan(problem.subset >= 0, recording.epochs, n_folds=8, seed=0, guard=20)
+    f = Features({EMBEDDING: recording.activity}, np.arange(recording.n_samples))
+    return problem, plan, [f] * plan.n_folds
+
+
+@pytest.mark.parametrize("name", ["speed", "angle", "state"])
+def test_a_label_is_tested_by_decoding_exchanged_blocks(name: str) -> None:
+    recording = behaviour(1, signal=1.0)
+    problem, plan, features = blocks_of(recording, name)
+    found = label_blocks(problem, plan, recording.epochs, features, n=4, seed=2)
+    metric = "accuracy" if name == "state" else "median error"
+    assert (found.claim, found.stimulus, found.statistic) == ("label", name, metric)
+    for i in (0, 1, 4):
+        taken = exchanged(plan, np.array([i]), 2)[:, 0]
+        target = replace(problem.target, values=problem.target.values[taken])
+        again = replace(problem, target=target)
+        decoded = decode_folds([again], plan, recording.epochs, lambda k: features[k])[0]
+        row = next(r for r in scores(again, decoded) if (r.method, r.metric) == (EMBEDDING, metric))
+        value = found.observed if i == 0 else found.null[i - 1]
+        assert value == pytest.approx(row.value, abs=1e-4)
+
+
+def test_blocks_exchange_labels_in_order_and_the_first_is_the_truth() -> None:
+    recording = behaviour(0, signal=0.0, n=1003)
+    _, plan, _ = blocks_of(recording, "speed")
+    taken = exchanged(plan, np.arange(60), 0)
+    np.testing.assert_array_equal(taken[:, 0], np.arange(1003))
+    for b in range(int(plan.group.max()) + 1):
+        own = plan.group == b
+        for i in range(1, 60):
+            assert len(np.unique(plan.group[taken[own, i]])) == 1
+            assert set(np.diff(taken[own, i])) <= {0, 1, 2}
+    givers = plan.group[taken[plan.group == 0][0, 1:]]
+    assert len(np.unique(givers)) > 5
+    np.testing.assert_array_equal(exchanged(plan, np.array([7]), 0)[:, 0], taken[:, 7])
+
+
+def test_a_known_label_is_claimed_and_an_unknown_one_as_often_as_alpha_says() -> None:
+    recording = behaviour(3, signal=1.5)
+    problem, plan, features = blocks_of(recording, "speed")
+    assert label_blocks(problem, plan, recording.epochs, features, n=99).p == 0.01
+    p = []
+    for seed in range(40):
+        recording = behaviour(100 + seed, signal=0.0, n=700)
+        problem, plan, features = blocks_of(recording, "speed")
+        p.append(label_blocks(problem, plan, recording.epochs, features, n=39).p)
+    assert np.mean(np.array(p) <= 0.05) < 0.2  # 2 of 40 expected
+    assert 0.3 < np.mean(p) < 0.7
+
+
+def test_blocks_that_remember_may_not_exchange_labels() -> None:
+    slow = behaviour(0, signal=0.0, tau=400)
+    problem, plan, _ = blocks_of(slow, "speed")
+    assert "more than half of a block" in blocks_forget(problem, plan, 999)
+    quick = behaviour(0, signal=0.0)
+    problem, plan, _ = blocks_of(quick, "speed")
+    assert blocks_forget(problem, plan, 999) == ""
+    few = block_plan(problem.subset >= 0, quick.epochs, n_folds=4, seed=0, guard=5, set_aside=False)
+    assert "fewer ways than the 999 nulls" in blocks_forget(problem, few, 999)
 
 
 # --- what they say -------------------------------------------------------------------------------

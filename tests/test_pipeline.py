@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.neighbors import KNeighborsRegressor
 
 from grevy import pipeline, store
-from grevy.cli import main
+from grevy.cli import _summary, main
 from grevy.errors import ConfigError, LockedError
 from grevy.nwb import write_openscope
 from grevy.recording import Label, make_recording
@@ -207,3 +208,87 @@ def test_behavior_pairs_find_nothing_in_noise(movies, tmp_path: Path) -> None:  
     repeat = embedding.repeat[embedding.index == 0]
     near = KNeighborsRegressor(5, metric="cosine").fit(angle[repeat < 4], frame[repeat < 4])
     assert near.score(angle[repeat >= 4], frame[repeat >= 4]) > max(row.value for row in rows)
+
+
+def test_shuffled_folds_are_refused_and_when_forced_said_in_every_output(
+    movies, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match="cannot be shuffled into folds"):
+        read_config({"file": "m.nwb", "split": "shuffled"})
+    out = tmp_path / "out"
+    forced = {**QUICK, "split": "shuffled", "force": True}
+    pipeline.run_recording(movies, read_config({"file": "m.nwb", **forced}), out, quiet=True)
+    results, _ = saved.load_results(out)
+    assert "Not held out" in results.flags[0]
+    assert not results.claims
+    assert not results.candidates  # nothing could be chosen honestly
+    assert {r["flag"] for r in _rows(out)} == {"leaks"}
+    assert {d.flag for d in results.differences} == {"leaks"}
+    page = (out / "report.html").read_text()
+    assert 'class="leaks"' in page
+    assert "The scores are not of held-out samples" in page
+    assert _summary(out).startswith("!! Not held out")
+    judged = [p for p in (out / "figures").glob("*.png") if p.name.startswith("decoding")]
+    for picture in judged:
+        with Image.open(picture) as image:
+            assert image.convert("RGB").getpixel((1, 1)) == (180, 35, 24)
+    best = {r.stimulus: r.value for r in results.scores if r.method == "raw kNN"}
+    assert best  # and they are far too good: a neighbour in time gives the frame away
+
+
+def test_folds_may_leave_pairs_out_and_choose_for_themselves(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    more = {"leave_out": 2, "choice": "nested", "early_stop": True, "nulls": 0}
+    out = tmp_path / "out"
+    pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK, **more}), out, quiet=True)
+    results, _ = saved.load_results(out)
+    assert {r["n_repeats"] for r in _rows(out)} <= {"4", "5", "6"}  # those that 3 pairs cover
+    assert sum(c.times for c in results.candidates) == 3
+    text = " ".join(results.methods)
+    assert "inside each fold" in text
+    assert "2 repeats left out in each" in text
+    assert "The number of steps was chosen too" in text
+    assert store.load(out / "model.safetensors").config.n_steps <= 40
+
+
+def test_encoders_that_learn_the_label_are_tested_with_encoders_that_learn_shuffled_ones(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    n = 1200
+    angle = np.cumsum(rng.normal(0, 0.5, n))
+    cells = np.exp(2 * np.cos(angle[:, None] - np.linspace(0, 2 * np.pi, 12, endpoint=False)))
+    labels = {
+        "angle": Label(np.mod(angle, 2 * np.pi), "continuous", "rad", 2 * np.pi),
+        "coin": Label(rng.standard_normal(n), "continuous"),
+    }
+    recording = make_recording(
+        cells + 0.5 * rng.standard_normal((n, 12)), rate_hz=20.0, labels=labels
+    )
+    more = {
+        "pairs": "behavior", "labels": ["angle"], "temperature": [1.0], "decay_s": 0.0,
+        "steps": 60, "nulls": 39, "folds": 5,
+    }  # fmt: skip
+    untested = tmp_path / "untested"
+    config = read_config({"file": "x", **QUICK, **more})
+    pipeline.run_recording(recording, config, untested, quiet=True)
+    results, _ = saved.load_results(untested)
+    (claim,) = results.claims
+    assert claim.claim == "label"
+    assert "--refit-nulls" in claim.refused
+    assert any("cannot be tested" in line for line in results.headline)
+    tested = tmp_path / "tested"
+    pipeline.run_recording(recording, replace(config, refit_nulls=19), tested, quiet=True)
+    results, _ = saved.load_results(tested)
+    (claim,) = results.claims
+    assert (claim.refused, claim.refit, claim.n_nulls, claim.p) == ("", True, 19, 0.05)
+    assert claim.observed < claim.null_low
+    assert "trained anew" in " ".join(results.methods)
+    assert "encoders are trained anew" in (tested / "report.html").read_text()
+    # Time pairs never see the label: decoders alone are fitted anew.
+    plain = replace(config, pairs="time", labels=("angle", "coin"))
+    pipeline.run_recording(recording, plain, tmp_path / "plain", quiet=True)
+    results, _ = saved.load_results(tmp_path / "plain")
+    by = {c.stimulus: c for c in results.claims}
+    assert by["angle"].p == 1 / 40
+    assert by["coin"].p > 0.05
+    assert not by["angle"].refit

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,13 @@ from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.errors import ConfigError
 from grevy.evaluate import frame_problem
+from grevy.model import held_out_bits
 from grevy.pairs import DeltaPairs, HybridPairs, TimePairs
-from grevy.search import choose, expand
-from grevy.splits import repeat_plan
+from grevy.recording import Recording, StimulusTrack
+from grevy.search import choose, expand, steps_of_most_bits
+from grevy.splits import choosing_splits, nested_splits, repeat_plan
 from grevy.training import train
+from grevy.windows import keep
 from test_evaluate import recording_of
 from test_splits import session
 
@@ -38,33 +43,84 @@ def test_a_wrong_grid_is_refused(grid: dict[str, list[float]]) -> None:
         expand(TrainConfig(), grid)
 
 
-def test_the_better_candidate_is_chosen_without_seeing_scored_samples() -> None:
-    track = session(10, 1, 40, 10, 0)
+def tuned(track: StimulusTrack) -> Recording:
+    """Cells tuned to the moment of the movie."""
     t = len(track.index)
     rng = np.random.default_rng(0)
     angle = np.where(track.frame >= 0, track.frame / 40 * 2 * np.pi, 0)
     cells = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     x = np.exp(np.cos(angle[:, None] - cells)) * (track.index >= 0)[:, None]
-    recording = recording_of(x + 0.3 * rng.standard_normal((t, 12)), stimulus=track)
+    return recording_of(x + 0.3 * rng.standard_normal((t, 12)), stimulus=track)
+
+
+BASE = TrainConfig(
+    TimePairs((2,)), EncoderSpec("offset5-model", 16, 4), n_steps=150, batch_size=64,
+    n_negatives=64, block=8,
+)  # fmt: skip
+
+
+def test_the_better_candidate_is_chosen_without_seeing_scored_samples() -> None:
+    track = session(10, 1, 40, 10, 0)
+    recording = tuned(track)
     plan = repeat_plan(track, recording.epochs, n_folds=8, seed=0, guard=5)
-    base = TrainConfig(
-        TimePairs((2,)), EncoderSpec("offset5-model", 16, 4), n_steps=150, batch_size=64,
-        n_negatives=64, block=8,
-    )  # fmt: skip
     asked = []
 
     def trainer(configs):  # type: ignore[no-untyped-def]
         asked.extend(configs)
         return train([recording], configs)
 
-    candidates = expand(base, {"learning_rate": [1e-9, 3e-3]})
-    chosen, table = choose(recording, frame_problem(recording), plan, candidates, trainer)
+    candidates = expand(BASE, {"learning_rate": [1e-9, 3e-3]})
+    splits = [choosing_splits(plan, recording.epochs)]
+    (chosen,), table = choose(
+        recording, frame_problem(recording), plan, splits, candidates, trainer
+    )
     assert chosen.learning_rate == 3e-3
     assert [c.chosen for c in table] == [False, True]
+    assert all(c.low < c.score < c.high for c in table) or all(np.isnan(c.low) for c in table)
     assert table[1].bits > table[0].bits
     assert len({c.task for c in table}) == 1
-    scored = np.flatnonzero(plan.fold >= 0)
+    scored = np.flatnonzero(plan.scored)
     for config in asked:
         assert config.train_on is not None
         for a, b in config.train_on:
             assert not ((scored >= a) & (scored < b)).any()
+
+
+def test_every_fold_chooses_for_itself_and_all_train_at_once() -> None:
+    track = session(6, 1, 40, 10, 0)
+    recording = tuned(track)
+    plan = repeat_plan(track, recording.epochs, n_folds=3, seed=0, guard=5, set_aside=False)
+    splits = [nested_splits(plan, recording.epochs, f, seed=0) for f in range(plan.n_folds)]
+    calls = []
+
+    def trainer(configs):  # type: ignore[no-untyped-def]
+        calls.append(len(configs))
+        return train([recording], configs)
+
+    candidates = expand(BASE, {"learning_rate": [1e-9, 3e-3, 2e-3]})
+    chosen, table = choose(recording, frame_problem(recording), plan, splits, candidates, trainer)
+    assert calls == [3 * 3 * 2]
+    assert len(chosen) == 3
+    assert all(c.learning_rate > 1e-3 for c in chosen)
+    assert table[0].times == 0
+    assert sum(c.times for c in table) == 3
+    assert sum(c.chosen for c in table) == 1
+
+
+def test_training_stops_where_held_out_bits_are_highest() -> None:
+    track = session(10, 1, 40, 10, 0)
+    recording = tuned(track)
+    plan = repeat_plan(track, recording.epochs, n_folds=8, seed=0, guard=5)
+    splits = choosing_splits(plan, recording.epochs)
+    steps, bits = steps_of_most_bits(recording, splits, BASE, parts=5)
+    assert bits[:, 0].tolist() == [30, 60, 90, 120, 150]
+    assert steps == bits[bits[:, 1].argmax(), 0]
+    assert bits[-1, 1] > bits[0, 1]
+    # Training part by part is training in one go.
+    spans = tuple((int(a), int(b)) for a, b in splits[0].train_on)
+    whole = train([recording], [replace(BASE, train_on=spans)])[0]
+    judged = keep(recording.epochs, splits[0].judged)
+    alone, _ = steps_of_most_bits(recording, splits[:1], BASE, parts=1)
+    assert alone == 150
+    found = steps_of_most_bits(recording, splits[:1], BASE, parts=5)[1]
+    assert found[-1, 1] == pytest.approx(held_out_bits(whole, recording, judged), abs=1e-4)

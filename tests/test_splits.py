@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from grevy.decode import Target
 from grevy.errors import ConfigError
 from grevy.recording import BLOCK_DTYPE, StimulusTrack
-from grevy.splits import block_plan, choosing_spans, mask_of, memory, repeat_plan, training_spans
+from grevy.splits import (
+    block_plan,
+    choosing_splits,
+    mask_of,
+    memory,
+    nested_splits,
+    repeat_plan,
+    shuffled_plan,
+    trained_samples,
+    training_spans,
+)
 
 
 def session(n_repeats: int, n_movies: int, length: int, gap: int, seed: int) -> StimulusTrack:
@@ -45,19 +55,23 @@ def test_no_fold_trains_on_what_it_tests(
     epochs = np.array([[0, total]])
     plan = repeat_plan(track, epochs, n_folds=n_folds, seed=seed, guard=guard)
     shown = track.index >= 0
-    scored, aside = plan.fold >= 0, plan.choosing >= 0
+    scored, aside = plan.scored, plan.choosing >= 0
     assert not (scored & aside).any()
     assert ((scored | aside) == shown).all()
     for fold in range(plan.n_folds):
-        test = np.flatnonzero(plan.fold == fold)
+        test = np.flatnonzero(plan.tested[fold])
         assert len(test)
         train = np.flatnonzero(mask_of(training_spans(plan, epochs, fold), total))
         if len(train):
             nearest = np.abs(test[:, None] - train[None]).min()
             assert nearest > guard
-    for c in range(plan.n_choosing):
-        train_mask = mask_of(choosing_spans(plan, epochs, c), total)
+    splits = choosing_splits(plan, epochs)
+    assert len(splits) == plan.n_choosing
+    for c, split in enumerate(splits):
+        train_mask = mask_of(split.train_on, total)
         assert not (train_mask & (scored | (plan.choosing == c))).any()
+        assert not (split.learnt & (scored | (plan.choosing == c))).any()
+        assert (split.judged == (plan.choosing == c)).all()
 
 
 def test_a_fifth_is_set_aside_and_every_stimulus_is_in_every_fold() -> None:
@@ -67,7 +81,7 @@ def test_a_fifth_is_set_aside_and_every_stimulus_is_in_every_fold() -> None:
         here = track.index == s
         assert len(np.unique(track.repeat[here & (plan.choosing >= 0)])) == 2
         for fold in range(8):
-            assert len(np.unique(track.repeat[here & (plan.fold == fold)])) == 1
+            assert len(np.unique(track.repeat[here & plan.tested[fold]])) == 1
     assert len(plan.spans) == 30
     other = repeat_plan(track, np.array([[0, len(track.index)]]), n_folds=8, seed=2, guard=3)
     assert (other.choosing != plan.choosing).any()
@@ -85,10 +99,11 @@ def test_blocks_cover_what_is_known_in_order_of_time() -> None:
     known[300:400] = False
     epochs = np.array([[0, 500], [500, 1000]])
     plan = block_plan(known, epochs, n_folds=8, seed=0, guard=10)
-    assert ((plan.fold >= 0) | (plan.choosing >= 0))[known].all()
+    assert (plan.scored | (plan.choosing >= 0))[known].all()
     assert (plan.group[~known] == -1).all()
     assert (np.diff(plan.group[known]) >= 0).all()
-    assert len(np.unique(plan.fold[plan.fold >= 0])) == 8
+    assert plan.n_folds == 8
+    assert (plan.tested.sum(axis=0) <= 1).all()
     assert plan.n_choosing == 2
     for a, b in plan.spans:
         assert not (a < 500 < b)
@@ -128,3 +143,77 @@ def test_blocks_always_leave_some_for_choosing(n_folds: int) -> None:
     assert plan.n_folds == n_folds
     assert plan.n_choosing == 2
     assert len(np.unique(plan.group[plan.choosing >= 0])) >= 2
+
+
+@pytest.mark.parametrize("kind", ["repeats", "blocks"])
+def test_pairs_are_left_out_together(kind: str) -> None:
+    track = session(8, 2, 12, 8, 0)
+    n = len(track.index)
+    epochs = np.array([[0, n]])
+    known = track.index >= 0
+
+    def plan_of(n_folds: int, seed: int):  # type: ignore[no-untyped-def]
+        if kind == "repeats":
+            return repeat_plan(
+                track, epochs, n_folds=n_folds, seed=seed, guard=3, leave_out=2, set_aside=False
+            )
+        return block_plan(
+            known, epochs, n_folds=n_folds, seed=seed, guard=3, leave_out=2, set_aside=False
+        )
+
+    plan = plan_of(8, 0)
+    pairs = [tuple(np.unique(plan.group[t])) for t in plan.tested]
+    assert all(len(p) == 2 for p in pairs)
+    assert len(set(pairs)) == plan.n_folds == 8
+    assert plan.n_choosing == 0
+    if kind == "repeats":
+        assert plan_of(100, 0).n_folds == 28  # all of them
+    assert {tuple(np.unique(plan.group[t])) for t in plan_of(8, 1).tested} != set(pairs)
+    for fold in range(plan.n_folds):
+        train = np.flatnonzero(mask_of(training_spans(plan, epochs, fold), n))
+        test = np.flatnonzero(plan.tested[fold])
+        assert np.abs(test[:, None] - train[None]).min() > plan.guard
+
+
+def test_nothing_is_left_to_learn_from() -> None:
+    track = session(4, 1, 12, 8, 0)
+    with pytest.raises(ConfigError, match="found 4 to leave out of the 4 of movie 0"):
+        repeat_plan(
+            track, np.array([[0, len(track.index)]]), n_folds=4, seed=0, guard=0, leave_out=4
+        )
+
+
+@pytest.mark.parametrize("leave_out", [1, 2])
+def test_a_nested_choice_sees_nothing_of_its_fold(leave_out: int) -> None:
+    track = session(8, 3, 12, 8, 2)
+    n = len(track.index)
+    epochs = np.array([[0, n]])
+    plan = repeat_plan(
+        track, epochs, n_folds=6, seed=0, guard=4, leave_out=leave_out, set_aside=False
+    )
+    for fold in range(plan.n_folds):
+        splits = nested_splits(plan, epochs, fold, seed=0)
+        assert len(splits) == 2
+        judged = np.zeros(n, dtype=bool)
+        for split in splits:
+            train = mask_of(split.train_on, n)
+            for left in (plan.tested[fold], split.judged):
+                near = np.flatnonzero(train)[:, None] - np.flatnonzero(left)[None]
+                assert np.abs(near).min() > plan.guard
+            assert not (split.learnt & (split.judged | plan.tested[fold])).any()
+            assert not (judged & split.judged).any()
+            judged |= split.judged
+        assert (judged == ((plan.group >= 0) & trained_samples(plan, epochs, fold))).all()
+
+
+def test_shuffled_samples_are_each_tested_once_and_known_to_leak() -> None:
+    known = np.arange(100) >= 10
+    epochs = np.array([[0, 60], [60, 100]])
+    plan = shuffled_plan(known, epochs, n_folds=5, seed=0)
+    assert plan.shuffled
+    assert (plan.tested.sum(axis=0) == known).all()
+    assert (training_spans(plan, epochs, 0) == epochs).all()
+    trained = trained_samples(plan, epochs, 2)
+    assert (trained == ~plan.tested[2]).all()
+    neighbours = plan.tested[2][1:] & trained[:-1]
+    assert neighbours.sum() > 10

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
+from grevy.questions import Choice
 from grevy.report.wording import cautions, headline, methods, ranking
-from grevy.results import Difference, Score, SessionSummary
+from grevy.results import Candidate, Difference, Score, SessionSummary
 from grevy.splits import Plan
 
 
@@ -52,7 +55,7 @@ def test_what_is_not_better_than_chance_does_not_sound_like_success() -> None:
 
 def test_few_repeats_are_a_caution() -> None:
     none = np.zeros((0, 2), dtype=np.int64)
-    plan = Plan(none, none[:, 0], none[:, 0], none[:, 0], 3, 0, 5)
+    plan = Plan(none, none[:, 0], np.zeros((3, 0), dtype=bool), none[:, 0], 0, 5)
     few = [Score("frame", "a", "embedding", "median error", 0.1, 1.0, 3)]
     said = cautions(few, [gap("a", "constant", "embedding")], [("repeats", plan)])
     assert any("Fewer than five repeats" in s for s in said)
@@ -72,9 +75,33 @@ def test_few_repeats_are_a_caution() -> None:
 def test_methods_name_the_pairs_and_the_numbers(pairs: Pairs, says: str) -> None:
     session = SessionSummary("n", "f", "s", 900, 7, 1, 30.0, 0.0, 30.0, "")
     config = TrainConfig(pairs=pairs, encoder=EncoderSpec("offset10-model", 32, 8), n_steps=123)
-    text = " ".join(methods(session, config, [], [], search_steps=5))
+    text = " ".join(methods(session, config, Choice(config), [], search_steps=5))
     for part in (says, "7 channels", "123 steps", "10 samples, 0.333 s", "No configuration was"):
         assert part in text
+
+
+def test_methods_say_where_the_choice_was_made_and_what_leaks() -> None:
+    session = SessionSummary("n", "f", "s", 900, 7, 1, 30.0, 0.0, 30.0, "")
+    config = TrainConfig(encoder=EncoderSpec("offset10-model", 32, 8))
+    row = Candidate({"latents": 8}, 0.5, 0.1, 1.0, "t", True, 5.0)
+    curve = np.array([[100, 0.5], [200, 0.75], [300, 0.7]])
+
+    def said(choice: Choice, plan: Plan) -> str:
+        return " ".join(methods(session, config, choice, [("repeats", plan)], search_steps=5))
+
+    known = np.arange(40) < 30
+    group = np.where(known, np.arange(40) // 5, -1)
+    tested = np.array([(group == 0) | (group == 1), (group == 2) | (group == 3)])
+    plan = Plan(np.array([[0, 40]]), group, tested, np.full(40, -1), 0, 5)
+    aside = said(Choice(config, (), (row,)), plan)
+    assert "data set aside" in aside
+    assert "2 folds over repeats, 2 repeats left out in each" in aside
+    assert "jackknife" in aside
+    nested = said(Choice(config, (config, config), (row,), curve), plan)
+    assert "inside each fold" in nested
+    assert "200 steps, 0.75 bits" in nested
+    leaks = said(Choice(config), replace(plan, shuffled=True))
+    assert "not of held-out samples: samples were shuffled into folds" in leaks
 
 
 def test_a_fixed_order_is_said_beside_the_identity() -> None:

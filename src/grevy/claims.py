@@ -1,34 +1,54 @@
-"""What may be claimed of each stimulus: the nulls of `nulls`, with p and q values, or a refusal."""
+"""What may be claimed of stimuli and labels: nulls, with p and q values, or a refusal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .config import TrainConfig
 from .evaluate import Features, Problem
-from .nulls import Tested, content, identity, q_values, time_locked
-from .recording import StimulusTrack
+from .model import Run
+from .nulls import (
+    Tested,
+    blocks_forget,
+    content,
+    exchanged,
+    identity,
+    label_blocks,
+    q_values,
+    refit,
+    shifted_samples,
+    time_locked,
+)
+from .recording import Recording, StimulusTrack
 from .results import Claim
 from .splits import Plan
 from .stimulus import fixed_order
 from .windows import Spans
 
-__all__ = ["claims_of"]
+__all__ = ["label_claims", "refitted_claims", "stimulus_claims"]
 
 
-def claims_of(
+_REFIT = (
+    "The encoder learnt from '{}', so chance must be found with encoders that learn from shuffled "
+    "labels: use --refit-nulls 100 (or more)."
+)
+
+
+def stimulus_claims(
     track: StimulusTrack,
     problem: Problem,
     plan: Plan,
     epochs: Spans,
     features: Sequence[Features],
     *,
+    learnt: Sequence[str] = (),
     n: int = 999,
     seed: int = 0,
     device: str = "auto",
 ) -> list[Claim]:
-    """Test three claims about the stimuli of a session.
+    """Test three claims about the stimuli of a session, by decoders that are fitted anew.
 
     Time-locked and content are tested for each stimulus, identity for all together. q values are
     taken over the stimuli of one claim.
@@ -43,19 +63,29 @@ def claims_of(
     epochs : array of int64, shape (E, 2)
     features : sequence of Features
         Of each fold.
+    learnt : sequence of str
+        Those of "frame" and "stimulus" that the encoders learnt from.
     n : int
-        Nulls for each claim.
+        Nulls for each claim; 0 tests none.
     seed : int
     device : str
 
     Returns
     -------
     list of Claim
-        Those that the order or the lengths of the stimuli make meaningless say why.
+        Those that the order or the lengths of the stimuli, or what the encoders learnt, make
+        meaningless say why.
     """
+    several = len(problem.names) > 1
+    if learnt or not n:
+        reason = _REFIT.format(learnt[0]) if learnt else "No nulls were asked for (--nulls)."
+        return [
+            *(_refused("time-locked", name, reason) for name in problem.names),
+            *(_refused("content", name, reason) for name in problem.names),
+            *([_refused("identity", "", reason)] if several else []),
+        ]
     locked = time_locked(problem, plan, epochs, features, n=n, seed=seed, device=device)
     rows = _rows(locked)
-    several = len(problem.names) > 1
     order = fixed_order(track)
     if order is not None:
         return [
@@ -80,7 +110,107 @@ def claims_of(
     return rows
 
 
-def _rows(tested: Sequence[Tested]) -> list[Claim]:
+def label_claims(
+    problems: Sequence[Problem],
+    plan: Plan,
+    epochs: Spans,
+    features: Sequence[Features],
+    learnt: Sequence[str],
+    *,
+    n: int = 999,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Claim]:
+    """Test whether each label is decoded, by blocks that exchange their labels.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+    plan : Plan
+        Over blocks.
+    epochs, features, n, seed, device
+        As `stimulus_claims`.
+    learnt : sequence of str
+        Labels that the encoders learnt from.
+
+    Returns
+    -------
+    list of Claim
+        One a label, its name in the place of the stimulus; q values are taken over them.
+    """
+    tested, refused = [], []
+    for problem in problems:
+        reason = blocks_forget(problem, plan, n)
+        if problem.name in learnt:
+            reason = _REFIT.format(problem.name)
+        if not n:
+            reason = reason or "No nulls were asked for (--nulls)."
+        if reason:
+            refused.append(_refused("label", problem.name, reason))
+        else:
+            tested.append(
+                label_blocks(problem, plan, epochs, features, n=n, seed=seed, device=device)
+            )
+    return [*_rows(tested), *refused]
+
+
+def refitted_claims(
+    recording: Recording,
+    problem: Problem,
+    plan: Plan,
+    config: TrainConfig,
+    features: Sequence[Features],
+    trainer_on: Callable[[Recording], Callable[[Sequence[TrainConfig], str], list[Run]]],
+    *,
+    n: int,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Claim]:
+    """Test a label that the encoders learnt from: every null trains the encoders of all folds anew.
+
+    Moments of a movie are shifted round their presentations ("time-locked"); the labels of blocks
+    of time are exchanged ("label"), where blocks forget. Names of stimuli have no such test yet.
+
+    Parameters
+    ----------
+    recording : Recording
+    problem : Problem
+    plan : Plan
+    config : TrainConfig
+    features : sequence of Features
+        Of each fold, from encoders that learnt from the true labels.
+    trainer_on : callable
+        A recording to what trains on it.
+    n : int
+        Nulls.
+    seed, device
+        As `stimulus_claims`.
+
+    Returns
+    -------
+    list of Claim
+    """
+    nulls = np.arange(1, n + 1)
+    if problem.name == "frame":
+        claim, taken = "time-locked", shifted_samples(problem, plan, nulls, seed)
+    elif problem.name == "stimulus":
+        return [_refused("identity", "", "Names that the encoder learnt have no null yet.")]
+    else:
+        reason = blocks_forget(problem, plan, n)
+        if reason:
+            return [_refused("label", problem.name, reason)]
+        claim, taken = "label", exchanged(plan, nulls, seed)
+
+    def train_on(wider: Recording, configs: Sequence[TrainConfig]) -> list[Run]:
+        return trainer_on(wider)(configs, f"{n} nulls of {problem.name}")
+
+    tested = refit(
+        recording, problem, plan, config, features, taken, claim, train_on, device=device
+    )
+    return _rows(tested, refitted=True)
+
+
+def _rows(tested: Sequence[Tested], *, refitted: bool = False) -> list[Claim]:
     if not tested:
         return []
     q = q_values([t.p for t in tested])
@@ -97,6 +227,7 @@ def _rows(tested: Sequence[Tested]) -> list[Claim]:
             p=t.p,
             q=float(each),
             n_nulls=len(t.null),
+            refit=refitted,
         )
         for t, each in zip(tested, q, strict=True)
     ]

@@ -29,6 +29,7 @@ app = App(
 )
 model_cli.add(app)
 _Many = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())]
+_Flag = Annotated[bool | None, Parameter(negative=())]
 _Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]
 _Json = Annotated[bool, Parameter(name="--json", negative=())]
 
@@ -106,8 +107,14 @@ def run(
     temperature: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     steps: int | None = None,
     search_steps: int | None = None,
+    early_stop: _Flag = None,
     folds: int | None = None,
+    leave_out: int | None = None,
+    choice: Literal["aside", "nested"] | None = None,
+    split: Literal["held out", "shuffled"] | None = None,
+    force: _Flag = None,
     nulls: int | None = None,
+    refit_nulls: int | None = None,
     seed: int | None = None,
     device: str | None = None,
     quiet: _Quiet = False,
@@ -163,10 +170,23 @@ def run(
         Training steps.
     search_steps
         Training steps of each candidate.
+    early_stop
+        Choose the number of steps too, up to --steps, by held-out bits.
     folds
         At most this many folds.
+    leave_out
+        Repeats (or blocks) that a fold leaves out together (1).
+    choice
+        Where the configuration is chosen: on a fifth that is never scored (aside, the default), or
+        inside each fold (nested; as many times the work).
+    split
+        "shuffled" deals samples out to folds one by one. It leaks, and is refused without --force.
+    force
+        Do what is refused for leaking, and say so in every output.
     nulls
         Null decodings behind each p value (999); 0 tests no claim.
+    refit_nulls
+        Nulls for which encoders are trained anew, where they learn from what is decoded (0).
     seed
         Every random number follows from it.
     device
@@ -182,8 +202,9 @@ def run(
         "epochs": epochs, "stimuli": stimuli, "series": series, "nan": nan, "times": times,
         "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
         "hidden": hidden, "learning_rate": learning_rate, "temperature": temperature,
-        "steps": steps, "search_steps": search_steps, "folds": folds, "nulls": nulls,
-        "seed": seed, "device": device,
+        "steps": steps, "search_steps": search_steps, "early_stop": early_stop, "folds": folds,
+        "leave_out": leave_out, "choice": choice, "split": split, "force": force, "nulls": nulls,
+        "refit_nulls": refit_nulls, "seed": seed, "device": device,
     }  # fmt: skip
     values = load_toml(config) if config else {}
     values |= {k: v for k, v in given.items() if v is not None}
@@ -203,7 +224,8 @@ def _summary(folder: Path) -> str:
     from .report.saved import load_results
 
     results, _ = load_results(folder)
-    lines = [f"- {line}" for line in results.headline]
+    lines = [f"!! {line}" for line in results.flags]
+    lines += [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
     return _plain("\n".join(lines))
 

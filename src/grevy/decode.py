@@ -31,6 +31,7 @@ __all__ = [
     "lone",
     "neighbours",
     "predict",
+    "predict_without",
     "predictions",
     "tune",
 ]
@@ -209,13 +210,14 @@ def predictions(
     values = np.asarray(target.values[rows], dtype=np.float64)[nearest]  # (q, K, d)
     out = []
     if target.n_classes:
-        votes = np.zeros((len(nearest), target.n_classes))
-        at, done = np.arange(len(nearest)), 0
+        n = target.n_classes
+        votes, done = np.zeros(len(nearest) * n), 0
+        place = values[..., 0].astype(np.int64) + n * np.arange(len(nearest))[:, None]
         for k in sorted(ks):
-            for j in range(done, k):
-                np.add.at(votes, (at, values[:, j, 0].astype(np.int64)), there[:, j, 0])
+            some = place[:, done:k][there[:, done:k, 0]]
+            votes += np.bincount(some, minlength=len(votes))
             done = k
-            out.append(votes.argmax(axis=1)[:, None].astype(np.float64))
+            out.append(votes.reshape(-1, n).argmax(axis=1)[:, None].astype(np.float64))
         return [out[sorted(ks).index(k)] for k in ks]
     safe = np.where(target.periods > 0, target.periods, 1.0)
     angle = 2 * np.pi * values / safe
@@ -332,6 +334,59 @@ def predict(
     k = min(settings.k, len(train))
     nearest = neighbours(train, query, k, metric=settings.metric, device=device)
     return predictions(target, train_rows, nearest, [k])[0]
+
+
+def predict_without(
+    train: NDArray[np.float32],
+    train_rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    query: NDArray[np.float32],
+    target: Target,
+    settings: KNN,
+    *,
+    device: str = "auto",
+) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+    """`predict`, and what it would be had any one group of the training rows not been there.
+
+    Neighbours are looked for once: those that are left when a group goes are among a few more.
+
+    Parameters
+    ----------
+    train : array, shape (n, D)
+    train_rows, groups : arrays of int64, shape (n,)
+        Row of `target`, and repeat (or block), of each training row.
+    query : array, shape (q, D)
+    target : Target
+    settings : KNN
+    device : str
+
+    Returns
+    -------
+    predicted : array, shape (q, d)
+    without : dict of group to array, shape (q, d)
+        Nothing for a group that is all there is.
+    """
+    k = min(settings.k, len(train))
+    wide = min(len(train), k + k // 2 + 16)
+    nearest = neighbours(train, query, wide, metric=settings.metric, device=device)
+    of = groups[nearest]
+    without = {}
+    for g in np.unique(groups):
+        rest = np.flatnonzero(groups != g)
+        if not len(rest):
+            continue
+        stay = of != g
+        near = np.where(stay & (np.cumsum(stay, axis=1) <= k), nearest, -1)
+        some = min(k, len(rest))
+        lacking = np.flatnonzero(stay.sum(axis=1) < some)
+        if len(lacking):
+            found = neighbours(
+                train[rest], query[lacking], some, metric=settings.metric, device=device
+            )
+            near[lacking] = -1
+            near[lacking, :some] = rest[found]
+        without[int(g)] = predictions(target, train_rows, near, [wide])[0]
+    return predictions(target, train_rows, nearest[:, :k], [k])[0], without
 
 
 def decode_blocks(

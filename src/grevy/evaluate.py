@@ -1,26 +1,24 @@
-"""Scoring decoders: features and predictions fold by fold, scores repeat by repeat, intervals.
+"""Decoding fold by fold: questions, what each decoder sees, and what it says of held-out samples.
 
-Everything fitted (scaling, PCA, encoder, k) is fitted on the training spans of its fold. Values and
-intervals are taken over repeats (or blocks of time), never over samples, which are not independent.
+Everything fitted (scaling, PCA, encoder, k) is fitted on the training spans of its fold, and a fold
+whose encoder saw a sample that it is tested on is refused. `scoring` makes scores of what was said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from sklearn.decomposition import PCA
 
-from .decode import Target, error, predict, tune
-from .errors import DataError
-from .linear import decode_linearly
+from .decode import Target, error, predict, predict_without, tune
+from .errors import ConfigError, DataError
+from .linear import best_penalty, decode_linearly, fit_and_say
 from .model import Run, embed
 from .recording import Label, Recording
-from .results import Confusion, Difference, Score
-from .splits import Plan, mask_of, training_spans
+from .splits import Judging, Plan, mask_of, trained_samples
 from .windows import ReceptiveField, Spans, padded_rows
 
 __all__ = [
@@ -29,16 +27,14 @@ __all__ = [
     "Features",
     "Predicted",
     "Problem",
-    "confusion",
+    "by_subset",
     "decode_folds",
-    "differences",
     "features_of",
     "frame_problem",
     "identity_problem",
     "label_problem",
     "learnt_and_asked",
-    "relative_error",
-    "scores",
+    "relative_errors",
 ]
 
 EMBEDDING, RAW, REDUCED, CONSTANT = "embedding", "raw kNN", "PCA kNN", "constant"
@@ -126,10 +122,21 @@ def label_problem(name: str, label: Label) -> Problem:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What each decoder sees: for each method an array (n, F), and the sample of each row."""
+    """What each decoder sees.
+
+    Attributes
+    ----------
+    values : mapping of method to array of float32, shape (n, F)
+    samples : array of int64, shape (n,)
+        The sample of each row.
+    seen : array of int64, shape (E, 2)
+        Where the encoder, and whatever else these numbers depend on, was fitted; empty where
+        nothing was.
+    """
 
     values: Mapping[str, NDArray[np.float32]]
     samples: NDArray[np.int64]
+    seen: Spans = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
 def features_of(
@@ -151,7 +158,7 @@ def features_of(
     train_on : array of int64, shape (E, 2)
         Training spans of the fold: scaling and PCA see nothing else.
     run : Run
-        Trained on the same spans.
+        Trained on the same spans; where it was trained goes into `seen`.
     baselines : bool
         Whether to add the raw windows (the encoder's window, z-scored), their PCA to as many
         dimensions as the embedding has, and to as many as linear decoders see.
@@ -174,7 +181,9 @@ def features_of(
         pca = PCA(most, svd_solver="covariance_eigh").fit(windows[trained])
         parts = pca.transform(windows).astype(np.float32)
         values |= {RAW: windows, REDUCED: parts[:, : run.config.encoder.latents], LINEAR: parts}
-    return Features(values, embedding.samples)
+    own = run.config.spans(0)
+    seen = recording.epochs if own is None else np.concatenate([own, train_on])
+    return Features(values, embedding.samples, seen)
 
 
 def _windows(x: NDArray[np.float32], spans: Spans, field: ReceptiveField) -> NDArray[np.float32]:
@@ -197,6 +206,9 @@ class Predicted:
     constants : tuple of arrays of float64, shape (n, d)
         What predictors that know the training labels only would say; each metric is held against
         the one that is best at it.
+    without : mapping of method to dict of group to array of float64, shape (n, d)
+        What would have been said had a repeat (or block) not been there to learn from; NaN where
+        it was not. For intervals (`scoring`).
     """
 
     samples: NDArray[np.int64]
@@ -204,6 +216,7 @@ class Predicted:
     subset: NDArray[np.int64]
     values: Mapping[str, NDArray[np.float64]]
     constants: tuple[NDArray[np.float64], ...]
+    without: Mapping[str, Mapping[int, NDArray[np.float64]]] = field(default_factory=dict)
 
 
 def decode_folds(
@@ -213,6 +226,7 @@ def decode_folds(
     features: Callable[[int], Features],
     *,
     device: str = "auto",
+    leave_out: bool = True,
 ) -> list[Predicted]:
     """Decode every scored sample by a decoder that saw none of its fold.
 
@@ -226,20 +240,44 @@ def decode_folds(
         Fold number to `Features`, whose fitted parts saw `training_spans(plan, epochs, fold)` only.
         Called once a fold.
     device : str
+    leave_out : bool
+        Whether to find out what would be said without each repeat, for intervals.
 
     Returns
     -------
     list of Predicted
         One a problem.
+
+    Raises
+    ------
+    ConfigError
+        If an encoder was trained on samples that its fold tests: what it remembers of them would
+        be taken for what the population knows. (Not if the plan is `shuffled`, which is known to
+        leak.)
     """
     parts: list[list[Predicted]] = [[] for _ in problems]
     for fold in range(plan.n_folds):
         f = features(fold)
-        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
-        tested = plan.fold[f.samples] == fold
+        _refuse_leaks(plan, fold, f)
+        trained = trained_samples(plan, epochs, fold)[f.samples]
+        tested = plan.tested[fold][f.samples]
         for problem, found in zip(problems, parts, strict=True):
-            found.append(_decode(problem, plan.group, f, trained, tested, device))
+            found.append(
+                _decode(problem, plan.group, f, trained, tested, device, leave_out=leave_out)
+            )
     return [_join(found) for found in parts]
+
+
+def _refuse_leaks(plan: Plan, fold: int, f: Features) -> None:
+    if plan.shuffled:
+        return
+    both = mask_of(f.seen, len(plan.group)) & plan.tested[fold]
+    if both.any():
+        raise ConfigError(
+            f"what a fold tests must be new to its encoder; fold {fold} was trained on "
+            f"{int(both.sum())} of its {int(plan.tested[fold].sum())} test samples (the first is "
+            f"{int(both.argmax())}). Train it on `training_spans(plan, epochs, {fold})`."
+        )
 
 
 def _join(parts: list[Predicted]) -> Predicted:
@@ -252,7 +290,17 @@ def _join(parts: list[Predicted]) -> Predicted:
         np.concatenate([p.subset for p in parts]),
         {m: cat([p.values[m] for p in parts]) for m in parts[0].values},
         tuple(cat([p.constants[i] for p in parts]) for i in range(len(parts[0].constants))),
+        {m: _join_without([p for p in parts if len(p.samples)], m) for m in parts[0].values},
     )
+
+
+def _join_without(parts: list[Predicted], method: str) -> dict[int, NDArray[np.float64]]:
+    groups = sorted({g for p in parts for g in p.without.get(method, {})})
+
+    def of(p: Predicted, g: int) -> NDArray[np.float64]:
+        return p.without[method].get(g, np.full_like(p.values[method], np.nan))
+
+    return {g: np.concatenate([of(p, g) for p in parts]) for g in groups}
 
 
 def _decode(
@@ -262,7 +310,10 @@ def _decode(
     trained: NDArray[np.bool_],
     tested: NDArray[np.bool_],
     device: str,
+    *,
+    leave_out: bool = False,
 ) -> Predicted:
+    """Fit and ask every decoder in every subset; with `leave_out` also without each group."""
     subset, groups = problem.subset[f.samples], group[f.samples]
     width = problem.target.values.shape[1]
     none = np.empty(0, dtype=np.int64)
@@ -280,19 +331,58 @@ def _decode(
         if not len(fit) or not len(ask):
             continue
         rows = f.samples[fit]
-        values = {}
+        values, without = {}, {}
         for method, x in f.values.items():
-            if method == LINEAR:
-                values[method] = decode_linearly(x[fit], rows, groups[fit], x[ask], problem.target)
-                continue
-            settings = tune(x[fit], problem.target, rows, groups[fit], device=device)
-            values[method] = predict(x[fit], rows, x[ask], problem.target, settings, device=device)
+            decoder = _linearly if method == LINEAR else _by_neighbours
+            values[method], without[method] = decoder(
+                x[fit], rows, groups[fit], x[ask], problem.target, device, leave_out
+            )
         constants = tuple(
             np.repeat(c[None], len(ask), axis=0)
             for c in _constants(problem.target, rows, problem.tolerance[s])
         )
-        parts.append(Predicted(f.samples[ask], groups[ask], subset[ask], values, constants))
+        parts.append(
+            Predicted(f.samples[ask], groups[ask], subset[ask], values, constants, without)
+        )
     return _join(parts)
+
+
+_Said = tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]
+
+
+def _by_neighbours(
+    x: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    query: NDArray[np.float32],
+    target: Target,
+    device: str,
+    leave_out: bool,
+) -> _Said:
+    settings = tune(x, target, rows, groups, device=device)
+    if leave_out:
+        return predict_without(x, rows, groups, query, target, settings, device=device)
+    return predict(x, rows, query, target, settings, device=device), {}
+
+
+def _linearly(
+    x: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    query: NDArray[np.float32],
+    target: Target,
+    device: str,
+    leave_out: bool,
+) -> _Said:
+    if not leave_out:
+        return decode_linearly(x, rows, groups, query, target), {}
+    penalty = best_penalty(x, rows, groups, target)
+    without = {}
+    for g in np.unique(groups):
+        rest = groups != g
+        if rest.any():
+            without[int(g)] = fit_and_say(x[rest], rows[rest], query, target, penalty)
+    return fit_and_say(x, rows, query, target, penalty), without
 
 
 def learnt_and_asked(
@@ -329,198 +419,40 @@ def _constants(
     )
 
 
-@dataclass(frozen=True)
-class _Metric:
-    name: str
-    unit: str
-    higher: bool
-
-
-def _metrics(problem: Problem) -> tuple[_Metric, ...]:
-    if problem.target.n_classes:
-        return (_Metric("accuracy", "", True),)
-    kept = (_Metric("median error", problem.unit, False), _Metric("accuracy", "", True))
-    circular = bool(problem.target.periods.any())
-    return kept if circular else (_Metric("r2", "", True), *kept)
-
-
-def _replicates(
-    metric: _Metric,
-    problem: Problem,
-    subset: int,
-    rows: NDArray[np.int64],
-    group: NDArray[np.int64],
-    predicted: NDArray[np.float64],
+def relative_errors(
+    problem: Problem, plan: Plan, split: Judging, f: Features, *, device: str = "auto"
 ) -> NDArray[np.float64]:
-    """One number a repeat, whose mean is the score.
-
-    The repeat's own score; for R2, which is pooled over repeats, its jackknife pseudo-value.
-    """
-    far = error(problem.target, rows, predicted)
-    units = [np.flatnonzero(group == g) for g in np.unique(group)]
-    if metric.name == "median error":
-        return np.array([np.median(far[u]) for u in units])
-    if metric.name == "accuracy":
-        return np.array([np.mean(far[u] <= problem.tolerance[subset]) for u in units])
-    y = np.asarray(problem.target.values[rows], dtype=np.float64)
-    spread = np.square(y - y.mean(axis=0)).sum(axis=1)
-    sse = np.array([np.square(far[u]).sum() for u in units])
-    sst = np.array([spread[u].sum() for u in units])
-    whole, n = 1 - sse.sum() / sst.sum(), len(units)
-    if n < 2:
-        return np.array([whole])
-    without = 1 - (sse.sum() - sse) / (sst.sum() - sst)
-    pseudo = n * whole - (n - 1) * without
-    return np.asarray(pseudo + (whole - pseudo.mean()))
-
-
-def _interval(replicates: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean and 95 % t interval over repeats; NaN bounds below three repeats."""
-    n, mean = len(replicates), float(replicates.mean())
-    if n < 3:
-        return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf(0.975, n - 1) * replicates.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
-
-
-def _by_subset(problem: Problem, p: Predicted) -> list[tuple[int, str, NDArray[np.int64]]]:
-    picked = [(s, name, np.flatnonzero(p.subset == s)) for s, name in enumerate(problem.names)]
-    return [(s, name, rows) for s, name, rows in picked if len(rows)]
-
-
-def _all_replicates(
-    metric: _Metric, problem: Problem, subset: int, p: Predicted, at: NDArray[np.int64]
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    def of(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _replicates(metric, problem, subset, p.samples[at], p.group[at], values[at])
-
-    constants = [of(c) for c in p.constants]
-    best = max(constants, key=lambda r: float(r.mean()) * (1 if metric.higher else -1))
-    return {method: of(values) for method, values in p.values.items()}, best
-
-
-def scores(problem: Problem, predicted: Predicted) -> list[Score]:
-    """Score rows of every subset, method and metric, chance being the best constant predictor.
-
-    Parameters
-    ----------
-    problem : Problem
-    predicted : Predicted
-
-    Returns
-    -------
-    list of Score
-    """
-    rows = []
-    for s, name, at in _by_subset(problem, predicted):
-        for metric in _metrics(problem):
-            each, constant = _all_replicates(metric, problem, s, predicted, at)
-            chance = float(constant.mean())
-            for method, replicates in {**each, CONSTANT: constant}.items():
-                value, low, high = _interval(replicates)
-                rows.append(
-                    Score(
-                        target=problem.name,
-                        stimulus=name,
-                        method=method,
-                        metric=metric.name,
-                        value=value,
-                        chance=chance,
-                        n_repeats=len(replicates),
-                        low=low,
-                        high=high,
-                        unit=metric.unit,
-                        higher_is_better=metric.higher,
-                    )
-                )
-    return rows
-
-
-def differences(problem: Problem, predicted: Predicted) -> list[Difference]:
-    """Embedding minus each baseline, repeat by repeat on the same folds, with 95 % t intervals.
-
-    The best constant predictor is one of the baselines: the difference to it says whether a score
-    is better than chance, also where chance itself differs from block to block.
-    """
-    rows = []
-    for s, name, at in _by_subset(problem, predicted):
-        for metric in _metrics(problem):
-            each, constant = _all_replicates(metric, problem, s, predicted, at)
-            each = {**each, CONSTANT: constant}
-            for baseline in BASELINES:
-                if baseline not in each:
-                    continue
-                gap = each[EMBEDDING] - each[baseline]
-                value, low, high = _interval(gap)
-                sign = 1 if metric.higher else -1
-                better = "undecided"
-                if sign * low > 0 and sign * high > 0:
-                    better = "embedding"
-                elif sign * low < 0 and sign * high < 0:
-                    better = "baseline"
-                rows.append(
-                    Difference(
-                        problem.name,
-                        name,
-                        metric.name,
-                        baseline,
-                        value,
-                        low,
-                        high,
-                        len(gap),
-                        better,
-                        metric.unit,
-                    )
-                )
-    return rows
-
-
-def confusion(problem: Problem, predicted: Predicted, names: tuple[str, ...]) -> Confusion:
-    """Samples of each class (rows) by the class that the embedding's decoder said (columns)."""
-    n = len(names)
-    truth = np.asarray(problem.target.values[predicted.samples, 0], dtype=np.int64)
-    said = predicted.values[EMBEDDING][:, 0].astype(np.int64)
-    counts = np.bincount(truth * n + said, minlength=n * n).reshape(n, n)
-    return Confusion(names, tuple(tuple(int(c) for c in row) for row in counts), EMBEDDING)
-
-
-def relative_error(
-    problem: Problem,
-    plan: Plan,
-    choosing: int,
-    f: Features,
-    train_on: Spans,
-    *,
-    device: str = "auto",
-) -> float:
-    """Mean error of the embedding's decoder on a choosing fold, in units of the best constant's.
-
-    Only samples set aside for choosing are used, for fitting the decoder too.
+    """Mean error of the embedding's decoder in every judged presentation, over the best constant's.
 
     Parameters
     ----------
     problem : Problem
     plan : Plan
-    choosing : int
-        Choosing fold that is judged.
+    split : Judging
+        What the decoder learns from, and what is judged.
     f : Features
-        Of the plan's spans, from a run trained on `train_on`.
-    train_on : array of int64, shape (E, 2)
-        `choosing_spans(plan, epochs, choosing)`.
+        Of the plan's spans, from a run trained on `split.train_on`.
     device : str
 
     Returns
     -------
-    float
-        Averaged over subsets; below 1 is better than knowing nothing.
+    array, shape (n,)
+        One number a presentation (subset and group); below 1 is better than knowing nothing.
     """
-    trained = mask_of(train_on, len(plan.fold))[f.samples] & (plan.choosing[f.samples] >= 0)
-    tested = plan.choosing[f.samples] == choosing
     only = Features({EMBEDDING: f.values[EMBEDDING]}, f.samples)
-    p = _decode(problem, plan.group, only, trained, tested, device)
+    learnt, judged = split.learnt[f.samples], split.judged[f.samples]
+    p = _decode(problem, plan.group, only, learnt, judged, device)
     ratios = []
-    for _, _, at in _by_subset(problem, p):
-        far = error(problem.target, p.samples[at], p.values[EMBEDDING][at]).mean()
+    for _, _, at in by_subset(problem, p):
         guess = min(error(problem.target, p.samples[at], c[at]).mean() for c in p.constants)
-        ratios.append(float(far / guess) if guess > 0 else 1.0)
-    return float(np.mean(ratios)) if ratios else float("nan")
+        for g in np.unique(p.group[at]):
+            rows = at[p.group[at] == g]
+            far = error(problem.target, p.samples[rows], p.values[EMBEDDING][rows]).mean()
+            ratios.append(float(far / guess) if guess > 0 else 1.0)
+    return np.array(ratios)
+
+
+def by_subset(problem: Problem, p: Predicted) -> list[tuple[int, str, NDArray[np.int64]]]:
+    """Number, name and rows of every subset that anything was said of."""
+    picked = [(s, name, np.flatnonzero(p.subset == s)) for s, name in enumerate(problem.names)]
+    return [(s, name, rows) for s, name, rows in picked if len(rows)]

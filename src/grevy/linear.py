@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold
 
 from .decode import Target, error
 
-__all__ = ["decode_linearly"]
+__all__ = ["best_penalty", "decode_linearly", "fit_and_say"]
 
 _PENALTIES = (1e-1, 1e1, 1e3, 1e5)
 _MOST_FOLDS = 3
@@ -42,6 +42,36 @@ def decode_linearly(
     query : array, shape (q, F)
     target : Target
     """
+    penalty = best_penalty(train, train_rows, groups, target)
+    return fit_and_say(train, train_rows, query, target, penalty)
+
+
+def best_penalty(
+    train: NDArray[np.float32],
+    train_rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    target: Target,
+) -> float:
+    """The penalty of the regression that does best on groups it did not see."""
+    folds = min(_MOST_FOLDS, len(np.unique(groups)))
+    if target.n_classes or folds < 2:
+        return _PENALTIES[1]
+    errors = np.zeros(len(_PENALTIES))
+    for fit, judge in GroupKFold(folds).split(train, groups=groups):
+        for i, alpha in enumerate(_PENALTIES):
+            said = fit_and_say(train[fit], train_rows[fit], train[judge], target, alpha)
+            errors[i] += error(target, train_rows[judge], said).sum()
+    return _PENALTIES[int(errors.argmin())]
+
+
+def fit_and_say(
+    train: NDArray[np.float32],
+    train_rows: NDArray[np.int64],
+    query: NDArray[np.float32],
+    target: Target,
+    penalty: float,
+) -> NDArray[np.float64]:
+    """Fit a linear decoder with a given penalty and decode query rows, shape (q, d)."""
     y = np.asarray(target.values[train_rows], dtype=np.float64)
     if target.n_classes:
         if len(np.unique(y)) < 2:
@@ -49,18 +79,7 @@ def decode_linearly(
         model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
         said = model.fit(train, y[:, 0]).predict(query)
         return np.asarray(said, dtype=np.float64)[:, None]
-    flat = _unrolled(y, target.periods)
-    penalty = _PENALTIES[1]
-    folds = min(_MOST_FOLDS, len(np.unique(groups)))
-    if folds > 1:
-        errors = np.zeros(len(_PENALTIES))
-        for fit, judge in GroupKFold(folds).split(train, groups=groups):
-            for i, alpha in enumerate(_PENALTIES):
-                found = Ridge(alpha).fit(train[fit], flat[fit]).predict(train[judge])
-                said = _rolled(found, target.periods)
-                errors[i] += error(target, train_rows[judge], said).sum()
-        penalty = _PENALTIES[int(errors.argmin())]
-    found = Ridge(penalty).fit(train, flat).predict(query)
+    found = Ridge(penalty).fit(train, _unrolled(y, target.periods)).predict(query)
     return _rolled(found, target.periods)
 
 

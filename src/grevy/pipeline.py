@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,39 +20,25 @@ from tqdm import tqdm
 
 from . import nwb, store
 from .atomic import write_atomic
-from .claims import claims_of
 from .config import TrainConfig, run_hash
 from .errors import ConfigError, FormatError, LockedError
-from .evaluate import (
-    EMBEDDING,
-    Features,
-    Predicted,
-    Problem,
-    decode_folds,
-    features_of,
-    frame_problem,
-    identity_problem,
-    label_problem,
-)
+from .evaluate import frame_problem, identity_problem
 from .model import Run, choose_device, fingerprint
+from .questions import Trainer, choose_for, claims_about, decode_question, fold_runs, questions_of
 from .recording import Label, Recording
 from .report import saved
 from .report.page import write_report
 from .report.summary import Answer, embedding_arrays, gather
-from .results import Candidate, Claim
-from .search import choose, expand, with_spans
+from .results import Claim
 from .settings import (
     RunConfig,
     changed,
-    grid,
-    guard,
     load_toml,
     read_config,
     resolve,
     settle,
     to_toml,
 )
-from .splits import Plan, block_plan, memory, repeat_plan, training_spans
 from .synthetic import openscope
 from .training import Progress, train
 
@@ -66,16 +52,6 @@ DEMO_SESSION: Mapping[str, Any] = {
 }
 DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5}
 _log = logging.getLogger("grevy")
-_Trainer = Callable[[Sequence[TrainConfig], str], list[Run]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """Problems that share their folds: what repeats (or is cut in blocks), and how."""
-
-    what: str
-    plan: Plan
-    problems: tuple[Problem, ...]
 
 
 def run(
@@ -230,20 +206,27 @@ def run_recording(
     recording = _add_stimulus_labels(recording)
     config = settle(recording, config)
     base, resolved = resolve(recording, config)
-    questions, unasked = _questions(recording, config, base)
+    questions, unasked = questions_of(recording, config, base)
     where = config.device
     with _folder(out, config, resolved):
         clock = _Clock(out, quiet)
         clock.say("settings", resolved | {"device": str(choose_device(where))})
         trainer = _trainer(recording, out, where, clock)
-        chosen, table = _choose(recording, questions, base, config, trainer, where, clock)
+        clock.stage("choose")
+        choice = choose_for(recording, questions, base, config, trainer)
         clock.stage("train")
-        final = trainer([chosen], "final model")[0]
+        final = trainer([choice.overall], "final model")[0]
         answers: list[Answer] = []
         claims: list[Claim] = []
         for q in questions:
-            found, kept = _judge(recording, q, chosen, trainer, where, clock)
-            claims += _claims(recording, q, kept, config, clock)
+            clock.stage(f"folds over {q.what}")
+            runs = fold_runs(recording, q, choice, trainer)
+            clock.stage("decode")
+            found, kept = decode_question(recording, q, runs, where, quiet=quiet)
+            clock.stage("nulls")
+            claims += claims_about(
+                recording, q, choice, kept, config, lambda r: _trainer(r, out, where, clock)
+            )
             answers += [(q.what, q.plan, p, y) for p, y in zip(q.problems, found, strict=True)]
         clock.stage("report")
         embedding = embedding_arrays(recording, final, where)
@@ -252,7 +235,7 @@ def run_recording(
             config,
             resolved,
             answers,
-            table,
+            choice,
             final,
             claims=claims,
             said=unasked,
@@ -289,7 +272,7 @@ class _Clock:
         _log.info("%s: %s", event, "; ".join(f"{k} {v}" for k, v in facts.items()))
 
 
-def _trainer(recording: Recording, out: Path, device: str, clock: _Clock) -> _Trainer:
+def _trainer(recording: Recording, out: Path, device: str, clock: _Clock) -> Trainer:
     """`train` that keeps every finished run in the folder and never trains one twice."""
     source, kind = fingerprint(recording), choose_device(device).type
 
@@ -329,120 +312,3 @@ def _bar(what: str, quiet: bool) -> Iterator[Callable[[Progress], None]]:
             bar.update(p.done - bar.n)
 
         yield on_step
-
-
-def _questions(
-    recording: Recording, config: RunConfig, base: TrainConfig
-) -> tuple[list[_Question], list[str]]:
-    """What can be decoded, and in words what cannot."""
-    asked, unasked = [], []
-    margin = guard(recording, config, base)
-    track = recording.stimulus
-    if track is not None and track.decodable:
-        problems = [frame_problem(recording)]
-        if len(track.decodable) > 1:
-            problems.append(identity_problem(recording))
-        plan = repeat_plan(
-            track, recording.epochs, n_folds=config.folds, seed=config.seed, guard=margin
-        )
-        asked.append(_Question("repeats", plan, tuple(problems)))
-    elif track is not None:
-        unasked.append(
-            "No stimulus repeats in a way that can be decoded: see the table of stimuli."
-        )
-    names = [n for n in config.labels if n not in ("frame", "stimulus")]
-    if names:
-        known = np.all([recording.labels[n].mask for n in names], axis=0)
-        problems = [label_problem(n, recording.labels[n]) for n in names]
-        longest = max(memory(p.target, known) for p in problems)
-        plan = block_plan(
-            known,
-            recording.epochs,
-            n_folds=config.folds,
-            seed=config.seed,
-            guard=max(margin, len(base.encoder.field) + longest),
-        )
-        asked.append(_Question("blocks", plan, tuple(problems)))
-    if not asked:
-        unasked.append(
-            "Nothing was decoded: the recording has no stimulus that repeats and no label was "
-            "named. The embedding is shown without a claim."
-        )
-    return asked, unasked
-
-
-def _choose(
-    recording: Recording,
-    questions: Sequence[_Question],
-    base: TrainConfig,
-    config: RunConfig,
-    trainer: _Trainer,
-    device: str,
-    clock: _Clock,
-) -> tuple[TrainConfig, list[Candidate]]:
-    """The chosen configuration with its full number of steps, and the table it was chosen from."""
-    candidates = expand(replace(base, n_steps=config.search_steps), grid(config))
-    usable = [q for q in questions if q.plan.n_choosing > 1]
-    if len(candidates) == 1 or not usable:
-        return base, []
-    clock.stage("choose")
-    question = usable[0]
-    chosen, table = choose(
-        recording,
-        question.problems[0],
-        question.plan,
-        candidates,
-        lambda configs: trainer(configs, "choosing"),
-        device=device,
-    )
-    return replace(chosen, n_steps=config.steps), table
-
-
-def _judge(
-    recording: Recording,
-    question: _Question,
-    chosen: TrainConfig,
-    trainer: _Trainer,
-    device: str,
-    clock: _Clock,
-) -> tuple[list[Predicted], list[Features]]:
-    """Train one run a fold, then decode every problem of the question; the embeddings are kept."""
-    clock.stage(f"folds over {question.what}")
-    plan, epochs = question.plan, recording.epochs
-    spans = [training_spans(plan, epochs, fold) for fold in range(plan.n_folds)]
-    runs = trainer([with_spans(chosen, s) for s in spans], f"folds over {question.what}")
-    clock.stage("decode")
-    with tqdm(total=plan.n_folds, disable=clock.quiet, unit="fold", desc="decoding") as bar:
-        kept: list[Features] = []
-
-        def features(fold: int) -> Features:
-            bar.update(1)
-            found = features_of(recording, plan.spans, spans[fold], runs[fold], device=device)
-            kept.append(Features({EMBEDDING: found.values[EMBEDDING]}, found.samples))
-            return found
-
-        return decode_folds(question.problems, plan, epochs, features, device=device), kept
-
-
-def _claims(
-    recording: Recording,
-    question: _Question,
-    features: Sequence[Features],
-    config: RunConfig,
-    clock: _Clock,
-) -> list[Claim]:
-    """What may be claimed of the stimuli; labels that do not repeat have no decoder-only null."""
-    track = recording.stimulus
-    if track is None or question.what != "repeats" or not config.nulls:
-        return []
-    clock.stage("nulls")
-    return claims_of(
-        track,
-        question.problems[0],
-        question.plan,
-        recording.epochs,
-        features,
-        n=config.nulls,
-        seed=config.seed,
-        device=config.device,
-    )

@@ -77,6 +77,11 @@ class Candidate:
     task: str
     chosen: bool
     final_loss: float
+    low: float = float("nan")
+    high: float = float("nan")
+    """The 95 % interval of `score` over the presentations (or blocks) that judged it."""
+    times: int = 1
+    """In how many choices it came first; more than one where every fold chooses for itself."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,8 @@ class Score:
     high: float = float("nan")
     unit: str = ""
     higher_is_better: bool = True
+    flag: str = ""
+    """"leaks" where the score is not of held-out samples."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +140,15 @@ class Difference:
     n_repeats: int
     better: str
     unit: str = ""
+    flag: str = ""
 
 
 @dataclass(frozen=True)
 class Claim:
     """A claim about one stimulus, or about all ("" as its name), beside its null.
 
-    `claim` is "time-locked", "content" or "identity". The null is given by its mean and the middle
+    `claim` is "time-locked", "content", "identity", or "label" (with a label's name for the
+    stimulus). The null is given by its mean and the middle
     95 % of it; `p` is one-sided and never zero, `q` corrected for the number of stimuli of the same
     claim (Benjamini & Hochberg 1995). Where the claim cannot be tested `refused` says why, and the
     numbers are NaN.
@@ -157,6 +166,8 @@ class Claim:
     q: float
     n_nulls: int
     refused: str = ""
+    refit: bool = False
+    """Whether encoders were trained anew for every null."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +217,8 @@ class Results:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage."""
     claims: tuple[Claim, ...] = ()
+    flags: tuple[str, ...] = ()
+    """Why the scores are no held-out scores; empty where they are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,19 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
 from .config import TrainConfig
 from .encoders import EncoderSpec
 from .errors import ConfigError
-from .evaluate import Problem, features_of, relative_error
+from .evaluate import Problem, features_of, relative_errors
 from .model import Run, held_out_bits
 from .pairs import DeltaPairs, HybridPairs, Pairs, TimePairs
 from .recording import Recording
 from .results import Candidate
-from .splits import Plan, choosing_spans
+from .splits import Judging, Plan
+from .training import resume, train
 from .windows import keep
 
-__all__ = ["SETTINGS", "choose", "expand", "with_spans"]
+__all__ = ["SETTINGS", "choose", "expand", "steps_of_most_bits", "with_spans"]
 
 SETTINGS = ("latents", "hidden", "learning_rate", "temperature", "time_offset")
 """What a grid may vary; all but the last two leave the task as it is."""
@@ -104,63 +107,142 @@ def choose(
     recording: Recording,
     problem: Problem,
     plan: Plan,
+    splits: Sequence[Sequence[Judging]],
     candidates: Sequence[tuple[dict[str, float | int | str], TrainConfig]],
     trainer: Callable[[Sequence[TrainConfig]], list[Run]],
     *,
     device: str = "auto",
-) -> tuple[TrainConfig, list[Candidate]]:
-    """Rank candidates on the part set aside for choosing.
+) -> tuple[list[TrainConfig], list[Candidate]]:
+    """Rank candidates on data that no score is taken from.
 
-    Every candidate is trained once a choosing fold, on everything but the scored samples and those
-    it is judged on, and judged by its decoding error there. Bits are reported beside it; they
-    compare only candidates of one task.
+    Every candidate is trained once a split, and judged by the decoding error of what was left out
+    there. Bits are reported beside it; they compare only candidates of one task.
 
     Parameters
     ----------
     recording : Recording
     problem : Problem
     plan : Plan
-        With choosing folds.
+    splits : sequence of sequences of Judging
+        Each list makes a choice of its own: one for the whole run (`choosing_splits`), or one a
+        fold (`nested_splits`).
     candidates : sequence of (settings, TrainConfig)
         From `expand`.
     trainer : callable
-        Configurations to runs, such as a cached `train`.
+        Configurations to runs, such as a cached `train`. Called once, so that all train together.
     device : str
 
     Returns
     -------
-    chosen : TrainConfig
-        With the smallest mean relative error; the earlier among equals.
+    chosen : list of TrainConfig
+        Of each list of splits the one with the smallest mean relative error; the earlier among
+        equals.
     table : list of Candidate
         In the order given.
     """
-    spans = [choosing_spans(plan, recording.epochs, c) for c in range(plan.n_choosing)]
-    runs = trainer([with_spans(config, s) for _, config in candidates for s in spans])
-    table, means = [], []
+    configs = [
+        with_spans(config, split.train_on)
+        for _, config in candidates
+        for own in splits
+        for split in own
+    ]
+    runs = iter(trainer(configs))
+    means = np.zeros((len(candidates), len(splits)))
+    table: list[Candidate] = []
     for i, (settings, config) in enumerate(candidates):
-        errors, bits, losses = [], [], []
-        for c, train_on in enumerate(spans):
-            run = runs[i * len(spans) + c]
-            f = features_of(recording, plan.spans, train_on, run, baselines=False, device=device)
-            errors.append(relative_error(problem, plan, c, f, train_on, device=device))
-            judged = keep(recording.epochs, plan.choosing == c)
-            bits.append(held_out_bits(run, recording, judged, device=device))
-            losses.append(float(run.history[-50:].sum(axis=1).mean()))
-        means.append(float(np.mean(errors)))
-        table.append(
-            Candidate(
-                settings=settings,
-                score=means[-1],
-                score_sd=float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan"),
-                bits=float(np.mean(bits)),
-                task=_task(config),
-                chosen=False,
-                final_loss=float(np.mean(losses)),
-            )
+        errors: list[list[NDArray[np.float64]]] = []
+        bits, losses = [], []
+        for own in splits:
+            errors.append([])
+            for split in own:
+                run = next(runs)
+                f = features_of(
+                    recording, plan.spans, split.train_on, run, baselines=False, device=device
+                )
+                errors[-1].append(relative_errors(problem, plan, split, f, device=device))
+                judged = keep(recording.epochs, split.judged)
+                bits.append(held_out_bits(run, recording, judged, device=device))
+                losses.append(float(run.history[-50:].sum(axis=1).mean()))
+        means[i] = [np.mean([e.mean() for e in own]) for own in errors]
+        table.append(_candidate(settings, config, errors, bits, losses))
+    best = means.argmin(axis=0)
+    times = np.bincount(best, minlength=len(candidates))
+    overall = int(np.lexsort((means.mean(axis=1), -times))[0])
+    table = [replace(row, chosen=i == overall, times=int(times[i])) for i, row in enumerate(table)]
+    return [candidates[i][1] for i in best], table
+
+
+def steps_of_most_bits(
+    recording: Recording,
+    splits: Sequence[Judging],
+    config: TrainConfig,
+    *,
+    parts: int = 10,
+    device: str = "auto",
+) -> tuple[int, NDArray[np.float64]]:
+    """After how many steps, up to `config.n_steps`, a configuration has most held-out bits.
+
+    One run a split is trained part by part, going on where it was, and judged after each.
+
+    Parameters
+    ----------
+    recording : Recording
+    splits : sequence of Judging
+    config : TrainConfig
+    parts : int
+        How often to look.
+    device : str
+
+    Returns
+    -------
+    n_steps : int
+    bits : array of float64, shape (parts, 2)
+        Steps, and the mean over splits of the bits after them.
+    """
+    ends = np.unique(np.linspace(0, config.n_steps, parts + 1).astype(int)[1:])
+    bits = np.zeros((len(splits), len(ends)))
+    for i, split in enumerate(splits):
+        judged = keep(recording.epochs, split.judged)
+        own = with_spans(config, split.train_on)
+        run, done = None, 0
+        for j, end in enumerate(ends.tolist()):
+            if run is None:
+                run = train([recording], [replace(own, n_steps=end)], device=device)[0]
+            else:
+                run = resume(run, [recording], end - done, device=device)
+            done = end
+            bits[i, j] = held_out_bits(run, recording, judged, device=device)
+    mean = bits.mean(axis=0)
+    return int(ends[int(mean.argmax())]), np.stack([ends.astype(np.float64), mean], axis=1)
+
+
+def _candidate(
+    settings: dict[str, float | int | str],
+    config: TrainConfig,
+    errors: Sequence[Sequence[NDArray[np.float64]]],
+    bits: Sequence[float],
+    losses: Sequence[float],
+) -> Candidate:
+    """A row of the table; its interval is taken over the presentations that judged it."""
+    each = np.array([e.mean() for own in errors for e in own])
+    several = np.concatenate([e for own in errors for e in own])
+    half = float("nan")
+    if len(several) > 2:
+        half = float(
+            stats.t.ppf(0.975, len(several) - 1) * several.std(ddof=1) / np.sqrt(len(several))
         )
-    best = int(np.argmin(means))
-    table[best] = replace(table[best], chosen=True)
-    return candidates[best][1], table
+    score = float(np.mean([np.mean([e.mean() for e in own]) for own in errors]))
+    return Candidate(
+        settings=settings,
+        score=score,
+        score_sd=float(each.std(ddof=1)) if len(each) > 1 else float("nan"),
+        bits=float(np.mean(bits)),
+        task=_task(config),
+        chosen=False,
+        final_loss=float(np.mean(losses)),
+        low=score - half,
+        high=score + half,
+    )
 
 
 def _task(config: TrainConfig) -> str:

@@ -60,10 +60,25 @@ class RunConfig:
         As in `TrainConfig`.
     steps, search_steps : int
         Training steps of the models that are scored and shown, and of the candidates.
+    early_stop : bool
+        Take the number of steps, up to `steps`, that has the most held-out bits where the
+        configuration is chosen.
     folds : int
         At most this many folds.
+    leave_out : int
+        Repeats (or blocks) that a fold leaves out together; above 1 the folds overlap.
+    choice : {"aside", "nested"}
+        Where the configuration is chosen: on a fifth that is never scored, or inside each fold.
+    split : {"held out", "shuffled"}
+        "shuffled" deals samples out one by one. That leaks, is refused without `force`, and is
+        said in everything that comes of it.
+    force : bool
+        Do what is refused for leaking, and say so.
     nulls : int
         Null decodings behind each p value; 0 tests no claim.
+    refit_nulls : int
+        Nulls for which the encoders of all folds are trained anew, where they learn from a label
+        that is decoded; 0 leaves such claims untested.
     seed : int
     device : str
     """
@@ -91,8 +106,14 @@ class RunConfig:
     scale: Literal["none", "zscore"] = "zscore"
     steps: int = 2000
     search_steps: int = 500
+    early_stop: bool = False
     folds: int = 10
+    leave_out: int = 1
+    choice: Literal["aside", "nested"] = "aside"
+    split: Literal["held out", "shuffled"] = "held out"
+    force: bool = False
     nulls: int = 999
+    refit_nulls: int = 0
     seed: int = 0
     device: str = "auto"
 
@@ -109,10 +130,21 @@ class RunConfig:
         for name in ("latents", "hidden", "learning_rate", "temperature"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} must name at least one value; found none.")
-        if self.nulls and self.nulls < 19:
+        for name in ("nulls", "refit_nulls"):
+            if getattr(self, name) and getattr(self, name) < 19:
+                raise ConfigError(
+                    f"{name} must be 0 or at least 19, or no p value can reach .05; "
+                    f"found {getattr(self, name)}."
+                )
+        if self.split == "shuffled" and not self.force:
             raise ConfigError(
-                f"nulls must be 0 or at least 19, or no p value can reach .05; found {self.nulls}."
+                "samples of a time series cannot be shuffled into folds: a test sample's "
+                "neighbours in time would be trained on, and pure noise would seem decodable. "
+                "Leave repeats or blocks out (the default), or use --force, which says so in "
+                "every output."
             )
+        if self.leave_out < 1:
+            raise ConfigError(f"leave_out must be at least 1; found {self.leave_out}.")
         if self.folds < 2 or self.steps < 1 or self.search_steps < 1:
             raise ConfigError("folds must be at least 2, steps and search_steps at least 1.")
 

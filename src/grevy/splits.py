@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,16 @@ from .recording import StimulusTrack
 from .windows import Spans, keep, without
 
 __all__ = [
+    "Judging",
     "Plan",
     "block_plan",
-    "choosing_spans",
+    "choosing_splits",
     "mask_of",
     "memory",
+    "nested_splits",
     "repeat_plan",
+    "shuffled_plan",
+    "trained_samples",
     "training_spans",
 ]
 
@@ -37,38 +43,79 @@ class Plan:
         Presentations (or blocks), each embedded alone.
     group : array of int64, shape (T,)
         Repeat number within the stimulus (or block number) of each sample, -1 outside.
-    fold : array of int64, shape (T,)
-        The fold in which a sample is tested, -1 where it is never scored.
+    tested : array of bool, shape (n_folds, T)
+        The samples that each fold tests.
     choosing : array of int64, shape (T,)
         The choosing fold in which a sample is judged, -1 where it is not set aside.
-    n_folds, n_choosing : int
-        `n_choosing` is 0 where there are too few repeats to set any aside.
+    n_choosing : int
+        0 where nothing is set aside: too few repeats, or the choice is made inside each fold.
     guard : int
         Samples on both sides of a left-out stretch that are not trained on.
+    shuffled : bool
+        Samples were dealt out one by one: the encoder sees them all, and so, through its
+        neighbours, does the decoder. Not a held-out test.
     """
 
     spans: Spans
     group: NDArray[np.int64]
-    fold: NDArray[np.int64]
+    tested: NDArray[np.bool_]
     choosing: NDArray[np.int64]
-    n_folds: int
     n_choosing: int
     guard: int
+    shuffled: bool = False
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds there are."""
+        return len(self.tested)
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """The samples that any fold tests, (T,)."""
+        return np.asarray(self.tested.any(axis=0))
 
 
-def _assign(n: int, seed: int, n_folds: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Fold and choosing fold of n repeats: a seeded fifth set aside (two or more, if n >= 5)."""
-    aside = max(N_CHOOSING_FOLDS, round(SHARE_FOR_CHOOSING * n)) if n >= 5 else 0
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """Where a candidate is trained, what its decoder learns from, and what judges it.
+
+    Attributes
+    ----------
+    train_on : array of int64, shape (E, 2)
+    learnt, judged : arrays of bool, shape (T,)
+    """
+
+    train_on: Spans
+    learnt: NDArray[np.bool_]
+    judged: NDArray[np.bool_]
+
+
+def _set_aside(n: int, seed: int, *, some: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of n repeats those that are scored, and a seeded fifth set aside (two or more, if n >= 5)."""
+    aside = max(N_CHOOSING_FOLDS, round(SHARE_FOR_CHOOSING * n)) if some and n >= 5 else 0
     order = permutation(seed, Purpose.SPLIT, n).numpy()
-    fold, choosing = np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
-    choosing[np.sort(order[:aside])] = np.arange(aside) % N_CHOOSING_FOLDS
-    scored = np.sort(order[aside:])
-    fold[scored] = np.arange(len(scored)) % n_folds
-    return fold, choosing
+    return np.sort(order[aside:]), np.sort(order[:aside])
+
+
+def _left_out(scored: NDArray[np.int64], n_folds: int, leave_out: int, seed: int) -> list[Any]:
+    """The repeats of each fold: one (or, dealt out, several) each, or sets drawn by the seed."""
+    if leave_out == 1:
+        n = min(n_folds, len(scored))
+        return [scored[i::n] for i in range(n)]
+    every = list(combinations(scored.tolist(), leave_out))
+    order = permutation(seed, Purpose.SPLIT, len(every), step=1).numpy()[:n_folds]
+    return [np.array(every[i]) for i in np.sort(order)]
 
 
 def repeat_plan(
-    track: StimulusTrack, epochs: Spans, *, n_folds: int, seed: int, guard: int
+    track: StimulusTrack,
+    epochs: Spans,
+    *,
+    n_folds: int,
+    seed: int,
+    guard: int,
+    leave_out: int = 1,
+    set_aside: bool = True,
 ) -> Plan:
     """Leave repeats out: fold r tests the r-th scored repeat of every stimulus.
 
@@ -86,6 +133,11 @@ def repeat_plan(
     seed : int
     guard : int
         In samples.
+    leave_out : int
+        Repeats that a fold leaves out together. Above 1 the folds are all such sets, or as many of
+        them as `n_folds` says, drawn without replacement by the seed; they overlap.
+    set_aside : bool
+        Whether to set repeats aside for choosing.
 
     Returns
     -------
@@ -94,37 +146,46 @@ def repeat_plan(
     Raises
     ------
     ConfigError
-        If `n_folds` is less than 2.
+        If `n_folds` is less than 2, or a stimulus has no more repeats than are left out.
     """
     _check_folds(n_folds)
     n_samples = len(track.index)
-    group = np.full(n_samples, -1, dtype=np.int64)
-    fold, choosing = group.copy(), group.copy()
+    group, choosing = (np.full(n_samples, -1, dtype=np.int64) for _ in range(2))
     counts = {
         s: int(track.repeat[track.index == s].max()) + 1
         for s, name in enumerate(track.names)
         if name in track.decodable
     }
-    most = min(n_folds, max((_n_scored(n) for n in counts.values()), default=0))
+    tests: dict[int, list[Any]] = {}
     spans = []
     for s, n in counts.items():
-        f, c = _assign(n, seed, max(most, 1))
+        scored, aside = _set_aside(n, seed, some=set_aside)
+        _check_left_out(leave_out, len(scored), track.names[s])
+        tests[s] = _left_out(scored, n_folds, leave_out, seed)
         here = track.index == s
-        repeat = track.repeat[here]
-        group[here], fold[here], choosing[here] = repeat, f[repeat], c[repeat]
+        group[here] = track.repeat[here]
+        for i, r in enumerate(aside):
+            choosing[here & (track.repeat == r)] = i % N_CHOOSING_FOLDS
         for r in range(n):
             spans.append(keep(epochs, here & (track.repeat == r)))
+    tested = np.zeros((max(map(len, tests.values()), default=0), n_samples), dtype=bool)
+    for s, folds in tests.items():
+        for f, repeats in enumerate(folds):
+            tested[f] |= (track.index == s) & np.isin(track.repeat, repeats)
     every = np.concatenate(spans) if spans else np.empty((0, 2), dtype=np.int64)
     every = every[np.argsort(every[:, 0], kind="stable")]
-    return Plan(every, group, fold, choosing, most, int(choosing.max(initial=-1)) + 1, guard)
-
-
-def _n_scored(n: int) -> int:
-    return int((_assign(n, 0, n)[0] >= 0).sum())
+    return Plan(every, group, tested, choosing, int(choosing.max(initial=-1)) + 1, guard)
 
 
 def block_plan(
-    known: NDArray[np.bool_], epochs: Spans, *, n_folds: int, seed: int, guard: int
+    known: NDArray[np.bool_],
+    epochs: Spans,
+    *,
+    n_folds: int,
+    seed: int,
+    guard: int,
+    leave_out: int = 1,
+    set_aside: bool = True,
 ) -> Plan:
     """Leave stretches of time out, for what does not repeat.
 
@@ -136,7 +197,7 @@ def block_plan(
     known : array of bool, shape (T,)
         Samples that can be decoded.
     epochs : array of int64, shape (E, 2)
-    n_folds, seed : int
+    n_folds, seed, leave_out, set_aside
         As in `repeat_plan`.
     guard : int
         In samples; at most half a block is used.
@@ -144,27 +205,75 @@ def block_plan(
     Returns
     -------
     Plan
+
+    Raises
+    ------
+    ConfigError
+        As `repeat_plan`.
     """
     _check_folds(n_folds)
     inside = np.zeros(len(known), dtype=bool)
     for a, b in epochs:
         inside[a:b] = known[a:b]
     rows = np.flatnonzero(inside)
-    n_blocks = next(n for n in range(max(5, n_folds), 4 * n_folds + 8) if _n_scored(n) >= n_folds)
+    n_blocks = n_folds
+    if set_aside:
+        sizes = range(max(5, n_folds), 4 * n_folds + 8)
+        n_blocks = next(n for n in sizes if len(_set_aside(n, 0, some=True)[0]) >= n_folds)
     guard = min(guard, len(rows) // (2 * n_blocks))
-    block = np.arange(len(rows)) * n_blocks // max(len(rows), 1)
-    f, c = _assign(n_blocks, seed, n_folds)
-    group = np.full(len(known), -1, dtype=np.int64)
-    fold, choosing = group.copy(), group.copy()
-    group[rows], fold[rows], choosing[rows] = block, f[block], c[block]
+    scored, aside = _set_aside(n_blocks, seed, some=set_aside)
+    _check_left_out(leave_out, len(scored), "the session")
+    group, choosing = (np.full(len(known), -1, dtype=np.int64) for _ in range(2))
+    group[rows] = np.arange(len(rows)) * n_blocks // max(len(rows), 1)
+    for i, block in enumerate(aside):
+        choosing[group == block] = i % N_CHOOSING_FOLDS
+    folds = _left_out(scored, n_folds, leave_out, seed)
+    tested = np.array([np.isin(group, blocks) for blocks in folds])
     every = [keep(epochs, group == i) for i in range(n_blocks)]
     n_choosing = int(choosing.max(initial=-1)) + 1
-    return Plan(np.concatenate(every), group, fold, choosing, n_folds, n_choosing, guard)
+    return Plan(np.concatenate(every), group, tested, choosing, n_choosing, guard)
+
+
+def shuffled_plan(known: NDArray[np.bool_], epochs: Spans, *, n_folds: int, seed: int) -> Plan:
+    """Deal samples out to folds one by one, as is often done with series, and wrongly.
+
+    A test sample's neighbours in time, which are nearly equal to it, are trained on. It is here to
+    show by how much that inflates a score; whatever comes of it must say so.
+
+    Parameters
+    ----------
+    known : array of bool, shape (T,)
+        Samples that can be decoded.
+    epochs : array of int64, shape (E, 2)
+    n_folds, seed : int
+
+    Returns
+    -------
+    Plan
+        `shuffled`.
+    """
+    _check_folds(n_folds)
+    group = np.full(len(known), -1, dtype=np.int64)
+    rows = np.flatnonzero(known & mask_of(epochs, len(known)))
+    group[rows[permutation(seed, Purpose.SPLIT, len(rows)).numpy()]] = (
+        np.arange(len(rows)) % n_folds
+    )
+    tested = np.array([group == f for f in range(n_folds)])
+    none = np.full(len(known), -1, dtype=np.int64)
+    return Plan(keep(epochs, group >= 0), group, tested, none, 0, 0, shuffled=True)
 
 
 def _check_folds(n_folds: int) -> None:
     if n_folds < 2:
         raise ConfigError(f"cross-validation needs at least 2 folds; found {n_folds}.")
+
+
+def _check_left_out(leave_out: int, n: int, what: str) -> None:
+    if leave_out < 1 or (leave_out > 1 and leave_out >= n):
+        raise ConfigError(
+            f"a fold must leave out at least one part and learn from another; found {leave_out} "
+            f"to leave out of the {n} of {what} that are scored. Use leave_out=1."
+        )
 
 
 def memory(target: Target, known: NDArray[np.bool_]) -> int:
@@ -206,14 +315,62 @@ def memory(target: Target, known: NDArray[np.bool_]) -> int:
 
 
 def training_spans(plan: Plan, epochs: Spans, fold: int) -> Spans:
-    """Where fold `fold` may train: everything but its test samples and the guard around them."""
-    return without(epochs, plan.fold == fold, before=plan.guard, after=plan.guard)
+    """Where fold `fold` may train: everything but its test samples and the guard around them.
+
+    Everything, where samples are shuffled: no window would be left.
+    """
+    if plan.shuffled:
+        return epochs
+    return without(epochs, plan.tested[fold], before=plan.guard, after=plan.guard)
 
 
-def choosing_spans(plan: Plan, epochs: Spans, fold: int) -> Spans:
-    """Where choosing fold `fold` may train: no scored sample, nor those it is judged on."""
-    left_out = (plan.fold >= 0) | (plan.choosing == fold)
-    return without(epochs, left_out, before=plan.guard, after=plan.guard)
+def trained_samples(plan: Plan, epochs: Spans, fold: int) -> NDArray[np.bool_]:
+    """The samples that a fold's decoders may learn from, (T,)."""
+    inside = mask_of(training_spans(plan, epochs, fold), len(plan.group))
+    return np.asarray(inside & ~plan.tested[fold])
+
+
+def choosing_splits(plan: Plan, epochs: Spans) -> list[Judging]:
+    """The choice on what was set aside: no scored sample is trained on or learnt from."""
+    splits = []
+    for c in range(plan.n_choosing):
+        judged = plan.choosing == c
+        spans = without(epochs, plan.scored | judged, before=plan.guard, after=plan.guard)
+        learnt = mask_of(spans, len(plan.group)) & (plan.choosing >= 0)
+        splits.append(Judging(spans, learnt, judged))
+    return splits
+
+
+def nested_splits(
+    plan: Plan, epochs: Spans, fold: int, *, seed: int, n: int = N_CHOOSING_FOLDS
+) -> list[Judging]:
+    """The choice inside one fold: its training repeats (or blocks) are judged in turn.
+
+    Parameters
+    ----------
+    plan : Plan
+    epochs : array of int64, shape (E, 2)
+    fold : int
+        None of its test samples is trained on, learnt from, or judged.
+    seed : int
+        Deals the repeats out to the parts.
+    n : int
+        Parts that are judged in turn.
+
+    Returns
+    -------
+    list of Judging
+    """
+    outside = training_spans(plan, epochs, fold)
+    inside = mask_of(outside, len(plan.group)) & (plan.group >= 0)
+    groups = np.unique(plan.group[inside])
+    order = permutation(seed, Purpose.SPLIT, len(groups), step=2 + fold).numpy()
+    splits = []
+    for part in range(min(n, len(groups))):
+        judged = inside & np.isin(plan.group, groups[order[part::n]])
+        spans = without(outside, judged, before=plan.guard, after=plan.guard)
+        splits.append(Judging(spans, mask_of(spans, len(plan.group)) & inside, judged))
+    return splits
 
 
 def mask_of(spans: Spans, n_samples: int) -> NDArray[np.bool_]:

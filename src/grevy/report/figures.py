@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib as mpl
 import numpy as np
@@ -16,9 +16,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from ..results import Claim, Confusion, EmbeddingArrays, LabelTrace, Results, Score
 from . import plots
+from .verdicts import LEAK
 
 __all__ = ["Picture", "Shown", "draw", "main_metric", "ranked", "show"]
 
@@ -117,7 +119,23 @@ def draw(results: Results, embedding: EmbeddingArrays | None, *, dpi: int = 200)
         if embedding is not None and shown is not None:
             drawn += _embedding(results, embedding, shown, dpi)
             drawn += _repeats(results, embedding, shown, dpi)
+    if results.flags:
+        judged = ("decoding-", "difference-", "confusion-", "label-")
+        drawn = [_stamped(p) if p.name.startswith(judged) else p for p in drawn]
     return drawn
+
+
+def _stamped(picture: Picture) -> Picture:
+    """The picture under a line that says, wherever it goes, that its scores are not held out."""
+    image = Image.open(io.BytesIO(picture.png)).convert("RGB")
+    high = max(24, image.width // 40)
+    whole = Image.new("RGB", (image.width, image.height + high), "#b42318")
+    whole.paste(image, (0, high))
+    font = ImageFont.load_default(0.6 * high)
+    ImageDraw.Draw(whole).text((high // 2, 0.15 * high), f"NOT HELD OUT: {LEAK}", "white", font)
+    buffer = io.BytesIO()
+    whole.save(buffer, format="png")
+    return replace(picture, png=buffer.getvalue(), alt=f"Not held out: {LEAK}. {picture.alt}")
 
 
 # Decoding

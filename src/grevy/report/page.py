@@ -331,8 +331,9 @@ def _sections(results: Results) -> dict[str, Any]:
     by_stimulus = [t for t in targets if any(r.target == t and r.stimulus for r in results.scores)]
     named = [c for c in results.claims if c.claim == "identity"]
     others = [t for t in targets if t not in by_stimulus and t != "stimulus"]
+    about = {c.stimulus: c for c in results.claims if c.claim == "label"}
     claims = _claim_lines(
-        [c for c in results.claims if c.stimulus],
+        [c for c in results.claims if c.stimulus and c.claim != "label"],
         ranked([r for r in results.scores if r.target in by_stimulus]),
     )
     return {
@@ -340,10 +341,10 @@ def _sections(results: Results) -> dict[str, Any]:
         "claims": claims,
         "verdicts": _verdicts(claims),
         "contents": any(c.claim == "content" and not c.refused for c in results.claims),
-        "refused": sorted({c.refused for c in results.claims if c.refused}),
+        "refused": sorted({c.refused for c in results.claims if c.refused and c.claim != "label"}),
         "named": named[0] if named else None,
         "identity": question(["stimulus"] if "stimulus" not in by_stimulus else []),
-        "labels": [(name, question([name])) for name in others],
+        "labels": [(name, question([name]), about.get(name)) for name in others],
     }
 
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..encoders import EncoderSpec
-from ..evaluate import EMBEDDING, Predicted, Problem, confusion, differences, scores
+from ..evaluate import EMBEDDING, Predicted, Problem
 from ..losses import bits_above_chance
 from ..model import Run, choose_device, embed
 from ..pairs import HybridPairs
+from ..questions import Choice
 from ..recording import Recording, findings
 from ..results import (
-    Candidate,
     Claim,
     EmbeddingArrays,
     History,
@@ -31,10 +31,12 @@ from ..results import (
     SessionSummary,
     StimulusSummary,
 )
+from ..scoring import confusion, differences, scores
 from ..settings import RunConfig
 from ..splits import Plan
 from ..stimulus import fixed_order, remarks
 from . import wording
+from .verdicts import LEAK
 
 __all__ = ["Answer", "embedding_arrays", "gather", "versions"]
 
@@ -70,7 +72,7 @@ def gather(
     config: RunConfig,
     resolved: Mapping[str, str],
     answers: Sequence[Answer],
-    table: Sequence[Candidate],
+    choice: Choice,
     final: Run,
     *,
     claims: Sequence[Claim] = (),
@@ -86,8 +88,7 @@ def gather(
     resolved : mapping
         Settings in samples, for people.
     answers : sequence of Answer
-    table : sequence of Candidate
-        Empty where nothing was chosen.
+    choice : Choice
     final : Run
         The model that is shown.
     claims : sequence of Claim
@@ -100,8 +101,12 @@ def gather(
     -------
     Results
     """
-    rows = [row for _, _, problem, y in answers for row in scores(problem, y)]
-    gaps = [row for _, _, problem, y in answers for row in differences(problem, y)]
+    leaks = any(plan.shuffled for _, plan, _, _ in answers)
+    flag, table = "leaks" if leaks else "", choice.table
+    rows = [replace(row, flag=flag) for _, _, problem, y in answers for row in scores(problem, y)]
+    gaps = [
+        replace(row, flag=flag) for _, _, problem, y in answers for row in differences(problem, y)
+    ]
     plans = list({id(plan): (what, plan) for what, plan, _, _ in answers}.values())
     session, track = _session(recording, config), recording.stimulus
     warnings = [*said, wording.bits_warning(table), *(remarks(track) if track else ())]
@@ -125,8 +130,9 @@ def gather(
         headline=wording.headline(
             rows, gaps, claims, fixed_order=track is not None and fixed_order(track) is not None
         ),
+        flags=(f"Not held out: {LEAK}. Pure noise scores well this way.",) if leaks else (),
         methods=wording.methods(
-            session, final.config, table, plans, search_steps=config.search_steps, claims=claims
+            session, final.config, choice, plans, search_steps=config.search_steps, claims=claims
         ),
         warnings=tuple(w for w in (*warnings, *wording.cautions(rows, gaps, plans, claims)) if w),
         settings=_settings(config, resolved, final),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..config import TrainConfig
 from ..encoders import EncoderSpec
 from ..nulls import least_nulls
@@ -18,9 +20,10 @@ from ..pairs import (
     Pairs,
     TimePairs,
 )
+from ..questions import Choice
 from ..results import Candidate, Claim, Difference, Score, SessionSummary
 from ..splits import Plan
-from .verdicts import ALPHA
+from .verdicts import ALPHA, LEAK
 
 __all__ = ["bits_warning", "cautions", "headline", "methods", "ranking"]
 
@@ -159,6 +162,14 @@ def _supported(claims: Sequence[Claim]) -> list[str]:
                 f"The population {tells} tell stimuli of equal length from one another "
                 f"(p = {c.p:.3g} against {c.n_nulls} nulls)."
             )
+        if c.claim == "label" and not c.refused:
+            tells = "is" if c.q < ALPHA else "is not shown to be"
+            said.append(
+                f"'{c.stimulus}' {tells} decoded better than when blocks of time exchange their "
+                f"labels (p = {c.p:.3g}, q = {c.q:.3g}, {c.n_nulls} nulls)."
+            )
+        if c.claim == "label" and c.refused:
+            said.append(f"Whether '{c.stimulus}' is decoded cannot be tested. {c.refused}")
     refused = [c for c in claims if c.refused and c.claim == "identity"]
     if refused:
         said.append(
@@ -253,7 +264,7 @@ def _label_words(pairs: LabelPairs, rate_hz: float) -> str:
 def methods(
     session: SessionSummary,
     config: TrainConfig,
-    candidates: Sequence[Candidate],
+    choice: Choice,
     plans: Sequence[tuple[str, Plan]],
     *,
     search_steps: int,
@@ -266,8 +277,7 @@ def methods(
     session : SessionSummary
     config : TrainConfig
         The chosen configuration.
-    candidates : sequence of Candidate
-        Empty where nothing was chosen.
+    choice : Choice
     plans : sequence of (what repeats, Plan)
         "repeats" or "blocks", for each kind of fold used.
     search_steps : int
@@ -297,23 +307,16 @@ def methods(
             else "Channels were not scaled."
         ),
     ]
-    if candidates:
-        said.append(
-            f"The configuration was chosen among {len(candidates)} candidates, trained for "
-            f"{search_steps} steps each, by their decoding error on data set aside for this "
-            f"purpose (a fifth, drawn by the seed), never scored, and trained without any scored "
-            f"sample. The model that is shown was then trained on the whole recording; no score "
-            f"comes from it."
-        )
-    else:
-        said.append(
-            "No configuration was chosen by data: the first value of every setting was used."
-        )
+    said.append(_choice_in_words(choice, search_steps))
     for what, plan in plans:
+        if plan.shuffled:
+            said.append(f"The scores are not of held-out samples: {LEAK}. This was asked for.")
+            continue
+        together = f", {_left_out(plan)} {what} left out in each," if _left_out(plan) > 1 else ""
         said.append(
-            f"Scores come from {plan.n_folds} folds over {what}: for each, encoder, scaling, PCA "
-            f"and decoder were fitted without the fold's test samples and a guard of {plan.guard} "
-            f"samples ({plan.guard / rate:.3g} s; window, offset and indicator decay"
+            f"Scores come from {plan.n_folds} folds over {what}{together}: for each, encoder, "
+            f"scaling, PCA and decoder were fitted without the fold's test samples and a guard of "
+            f"{plan.guard} samples ({plan.guard / rate:.3g} s; window, offset and indicator decay"
             + ("" if what == "repeats" else ", or the time over which the label remembers itself")
             + ") on both sides of them. "
             f"Every presentation or "
@@ -327,24 +330,77 @@ def methods(
         )
     if plans:
         said.append(
-            "Scores are means over repeats (or blocks); intervals are 95 % t intervals over them, "
-            "and differences are paired repeat by repeat on the same folds. Chance is the best "
-            "constant predictor. Folds share training data, so intervals are approximate; they "
-            "are not corrected for the number of stimuli."
+            "Scores are means over repeats (or blocks). Intervals are 95 % intervals by the "
+            "jackknife over them (Efron & Stein 1981): the score is computed again without each, "
+            "neither tested nor learnt from by the decoder, so that repeats may share training "
+            "data; encoders were not trained anew for it. Differences are paired on the same "
+            "folds. Chance is the best constant predictor. Intervals are not corrected for the "
+            "number of stimuli."
         )
     if claims:
         said.append(_nulls_in_words(claims))
     return tuple(said)
 
 
+def _left_out(plan: Plan) -> int:
+    """Repeats (or blocks) that a fold leaves out."""
+    return max((len(np.unique(plan.group[t])) for t in plan.tested), default=0)
+
+
+def _choice_in_words(choice: Choice, search_steps: int) -> str:
+    if not choice.table:
+        said = "No configuration was chosen by data: the first value of every setting was used."
+    else:
+        said = (
+            f"The configuration was chosen among {len(choice.table)} candidates, trained for "
+            f"{search_steps} steps each, by their decoding error "
+        )
+        said += (
+            "inside each fold: its training repeats (or blocks) were left out in two parts in "
+            "turn, and the fold's test samples took no part. "
+            if choice.of_fold
+            else "on data set aside for this purpose (a fifth, drawn by the seed), never scored, "
+            "and trained without any scored sample. "
+        )
+        said += (
+            "The model that is shown was then trained on the whole recording; no score comes from "
+            "it."
+        )
+    if choice.bits_by_step is not None:
+        best = choice.bits_by_step[int(choice.bits_by_step[:, 1].argmax())]
+        said += (
+            f" The number of steps was chosen too, where held-out bits were highest: "
+            f"{int(best[0])} steps, {best[1]:.3g} bits."
+        )
+    return said
+
+
 def _nulls_in_words(claims: Sequence[Claim]) -> str:
     kinds = {c.claim for c in claims if not c.refused}
-    n = max(c.n_nulls for c in claims)
-    said = (
-        f"Claims were tested against {n} nulls each; decoders were fitted and their settings "
-        f"chosen anew in every one, encoders were not. Time-locked: the moments of each "
-        f"presentation were shifted round by an amount of its own. "
-    )
+    if not kinds:
+        return "No claim was tested against nulls; the tables say why."
+    again = [c for c in claims if c.refit and not c.refused]
+    n = max((c.n_nulls for c in claims if not c.refit), default=0)
+    said = ""
+    if n:
+        said += (
+            f"Claims were tested against {n} nulls each; decoders were fitted and their settings "
+            f"chosen anew in every one, encoders, which had not learnt from these labels, were "
+            f"not. "
+        )
+    if again:
+        said += (
+            f"The encoders learnt from {', '.join(sorted({c.stimulus or c.claim for c in again}))}"
+            f": for each of {again[0].n_nulls} nulls those of all folds were trained anew on its "
+            f"labels. "
+        )
+    if "time-locked" in kinds:
+        said += (
+            "Time-locked: the moments of each presentation were shifted round by an amount of its "
+            "own. "
+        )
+    if "label" in kinds:
+        said += "Label: blocks of time exchanged their labels at random. "
     if "content" in kinds:
         said += (
             "Content: the median error of a stimulus decoded from the others of its length, less "
@@ -400,7 +456,7 @@ def cautions(
         said.append(
             f"Fewer than five scored repeats for {', '.join(few)}: the intervals say little."
         )
-    family = [c for c in claims if c.claim == "time-locked"]
+    family = [c for c in claims if c.claim == "time-locked" and not c.refused]
     if family and family[0].n_nulls < (least := least_nulls(len(family), ALPHA)):
         said.append(
             f"{family[0].n_nulls} nulls are too few for {len(family)} stimuli: a single one can "

@@ -1,55 +1,24 @@
-"""What decoding scores would be if the population knew nothing: three claims, three nulls.
-
-Time-locked: the population follows the clip's time. Labels are shifted round each presentation by
-an amount of its own. An onset response is locked to time, and rightly counts here.
-
-Content: it follows this movie and not the clock since its onset. Presentations of equally long
-movies are dealt out anew to as many pseudo-movies, so that all clocks stay and movies mix.
-
-Identity: it tells which stimulus is on the screen. The same presentations change their names.
-
-For the last two a presentation changes places with those of the same repeat alone, which holds for
-orders drawn cycle by cycle; where the order was fixed they say nothing and are refused.
-
-The embeddings of the folds stay; decoders are fitted, and their settings chosen, anew for each
-null. Neighbours do not depend on labels, so they are found once and a null is a product of sparse
-matrices. p values count the observed one among the nulls (Phipson & Smyth 2010,
-doi:10.2202/1544-6115.1585).
-"""
+"""Content and identity: presentations of the same repeat change places, or names, at random."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.sparse import csr_matrix
 
-from .decode import METRICS, Metric, judge, lone, neighbours
-from .draws import Purpose, uniforms
-from .errors import DataError
-from .evaluate import EMBEDDING, Features, Problem, learnt_and_asked
-from .splits import Plan, mask_of, training_spans
-from .windows import Spans
+from ..decode import METRICS, judge, neighbours
+from ..draws import Purpose, uniforms
+from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
+from ..splits import Plan, trained_samples
+from ..windows import Spans
+from .values import Tested
 
-__all__ = [
-    "Tested",
-    "content",
-    "families",
-    "identity",
-    "least_nulls",
-    "p_value",
-    "q_values",
-    "time_locked",
-]
+__all__ = ["content", "families", "identity"]
 
-_AT_ONCE = 128
-"""Nulls that one product serves: their labels stay in the cache."""
 _WIDTHS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Of the kernel that weighs neighbours for the claim of content, in units of cosine."""
 _FEWER = 8000
@@ -58,246 +27,6 @@ _VOTERS = (500, 1000)
 """Rows that are judged and asked a fold for the claim of identity."""
 
 
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """An observed score and what it would be by chance.
-
-    Attributes
-    ----------
-    claim : str
-        "time-locked", "content" or "identity".
-    stimulus : str
-        "" where the claim is about all stimuli.
-    statistic, unit : str
-    observed : float
-    null : array of float64, shape (m,)
-    higher : bool
-        Whether higher is better.
-    """
-
-    claim: str
-    stimulus: str
-    statistic: str
-    unit: str
-    observed: float
-    null: NDArray[np.float64]
-    higher: bool
-
-    @property
-    def p(self) -> float:
-        """One-sided; see `p_value`."""
-        return p_value(self.observed, self.null, higher=self.higher)
-
-
-def p_value(observed: float, null: NDArray[np.float64], *, higher: bool) -> float:
-    """(b + 1) / (m + 1), with b of m nulls at least as good as what was observed.
-
-    Never zero: the observed value is one of the values that chance could have given.
-
-    Examples
-    --------
-    >>> p_value(3.0, np.array([1.0, 2.0, 3.0, 0.0]), higher=True)
-    0.4
-    """
-    better = null >= observed if higher else null <= observed
-    return (int(better.sum()) + 1) / (len(null) + 1)
-
-
-def q_values(p: Sequence[float]) -> NDArray[np.float64]:
-    """P values corrected for their number (Benjamini & Hochberg 1995), by scipy."""
-    return np.asarray(stats.false_discovery_control(np.asarray(p, dtype=np.float64)))
-
-
-def least_nulls(n_tests: int, alpha: float = 0.05) -> int:
-    """Nulls below which not even the best of so many tests can reach q < alpha alone.
-
-    Examples
-    --------
-    >>> least_nulls(12)
-    239
-    """
-    return math.ceil(n_tests / alpha) - 1
-
-
-# --- time-locked ---------------------------------------------------------------------------------
-def time_locked(
-    problem: Problem,
-    plan: Plan,
-    epochs: Spans,
-    features: Sequence[Features],
-    *,
-    n: int = 999,
-    seed: int = 0,
-    device: str = "auto",
-) -> list[Tested]:
-    """Test each stimulus by shifting the moments of each of its presentations round.
-
-    The statistic is the score's own: the median error of a presentation, averaged over them, by
-    k nearest neighbours with k and metric chosen inside the training data.
-
-    Parameters
-    ----------
-    problem : Problem
-        Of a quantity that lies on no circle, one column.
-    plan : Plan
-    epochs : array of int64, shape (E, 2)
-    features : sequence of Features
-        Of each fold.
-    n : int
-        Nulls.
-    seed : int
-    device : str
-        Where neighbours are looked for.
-
-    Returns
-    -------
-    list of Tested
-    """
-    if problem.target.n_classes or problem.target.periods.any():
-        raise DataError("labels are shifted where they are moments of a presentation; found others")
-    tested = []
-    for s, name in enumerate(problem.names):
-        found: list[NDArray[np.float64]] = []  # of each scored presentation, (n + 1,)
-        for fold, f in enumerate(features):
-            subset, groups = problem.subset[f.samples], plan.group[f.samples]
-            trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
-            fit, ask = learnt_and_asked(subset == s, groups, trained, plan.fold[f.samples] == fold)
-            if not len(fit) or not len(ask):
-                continue
-            here = np.flatnonzero((subset == s) & (groups >= 0))
-            moments = problem.target.values[f.samples[here], 0].astype(np.float32)
-            own = groups[here]
-            decoder = _Decoder(f.values[EMBEDDING], fit, ask, groups[fit], device)
-            found += _medians(decoder, here, moments, own, groups[ask], n, seed, s)
-        if found:
-            values = np.mean(found, axis=0)
-            tested.append(
-                Tested(
-                    "time-locked", name, "median error", problem.unit,
-                    float(values[0]), values[1:], False,
-                )
-            )  # fmt: skip
-    return tested
-
-
-def _medians(
-    decoder: _Decoder,
-    here: NDArray[np.int64],
-    moments: NDArray[np.float32],
-    own: NDArray[np.int64],
-    asked: NDArray[np.int64],
-    n: int,
-    seed: int,
-    stimulus: int,
-) -> list[NDArray[np.float64]]:
-    """Median error of every presentation that is asked for, under the truth and n nulls."""
-    place = np.empty(int(here.max()) + 1, dtype=np.int64)
-    place[here] = np.arange(len(here))
-    fit, ask = place[decoder.fit], place[decoder.ask]
-    parts = []
-    for begin in range(0, n + 1, _AT_ONCE):
-        some = np.arange(begin, min(begin + _AT_ONCE, n + 1))
-        y = _shifted(moments, own, some, seed, stimulus)
-        far = decoder.errors(y[fit], y[ask])
-        parts.append(np.stack([np.median(far[asked == g], axis=0) for g in np.unique(asked)]))
-    return list(np.concatenate(parts, axis=1).astype(np.float64))
-
-
-def _shifted(
-    moments: NDArray[np.float32],
-    own: NDArray[np.int64],
-    nulls: NDArray[np.int64],
-    seed: int,
-    stimulus: int,
-) -> NDArray[np.float32]:
-    """Labels (n, c) with those of every presentation shifted round; null 0 is the truth."""
-    out = np.empty((len(moments), len(nulls)), dtype=np.float32)
-    for g in np.unique(own):
-        rows = np.flatnonzero(own == g)
-        purpose = Purpose.NULL + 256 * (1 + stimulus * 4096 + int(g))
-        u = uniforms(seed, purpose, torch.from_numpy(nulls), 1).numpy()[:, 0]
-        shift = np.where(nulls == 0, 0, (u * len(rows)).astype(np.int64))
-        out[rows] = moments[rows][(np.arange(len(rows))[:, None] + shift) % len(rows)]
-    return out
-
-
-class _Decoder:
-    """k nearest neighbours of one fold and subset, for any labels of its rows."""
-
-    def __init__(
-        self,
-        x: NDArray[np.float32],
-        fit: NDArray[np.int64],
-        ask: NDArray[np.int64],
-        groups: NDArray[np.int64],
-        device: str,
-    ) -> None:
-        self.fit, self.ask = fit, ask
-        table = judge(x[fit], groups, device=device)
-        self.judged = np.empty(0, dtype=np.int64)
-        if table is None:
-            only = lone(len(fit))
-            self.ks: tuple[int, ...] = (only.k,)
-            self.metrics: tuple[Metric, ...] = (only.metric,)
-            self.inner: list[_Means] = []
-        else:
-            self.judged, self.ks, self.metrics = table.judged, table.ks, METRICS
-            self.inner = [_Means(table.nearest[m], self.ks, len(fit)) for m in METRICS]
-        self.outer = [
-            _Means(
-                neighbours(x[fit], x[ask], self.ks[-1], metric=m, device=device), self.ks, len(fit)
-            )
-            for m in self.metrics
-        ]
-
-    def errors(self, y: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Labels (n_fit, c) and what is true of the rows asked, (q, c) -> errors (q, c).
-
-        For each column k and metric with the smallest mean error inside are taken, the larger k
-        among equals.
-        """
-        columns = y.shape[1]
-        choice = np.zeros(columns, dtype=np.int64)
-        best = np.full(columns, np.inf, dtype=np.float32)
-        size = np.zeros(columns, dtype=np.int64)
-        known = y[self.judged]
-        for m, means in enumerate(self.inner):
-            for i, predicted in enumerate(means(y)):
-                score = np.abs(predicted - known).mean(axis=0)
-                better = (score < best) | ((score == best) & (self.ks[i] > size))
-                best[better], size[better] = score[better], self.ks[i]
-                choice[better] = m * len(self.ks) + i
-        far = np.empty_like(truth)
-        for m, means in enumerate(self.outer):
-            for i, predicted in enumerate(means(y)):
-                mine = np.flatnonzero(choice == m * len(self.ks) + i)
-                far[:, mine] = np.abs(predicted[:, mine] - truth[:, mine])
-        return far
-
-
-class _Means:
-    """Means over the k nearest rows, for several k, as products of sparse matrices."""
-
-    def __init__(self, nearest: NDArray[np.int64], ks: Sequence[int], n: int) -> None:
-        self.parts, self.counts = [], []
-        count = np.zeros(len(nearest))
-        for a, b in pairwise((0, *ks)):
-            some = nearest[:, a:b]
-            there = some >= 0
-            count = count + there.sum(axis=1)
-            ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-            ones = np.ones(ends[-1], dtype=np.float32)
-            self.parts.append(csr_matrix((ones, some[there], ends), shape=(len(nearest), n)))
-            self.counts.append(np.maximum(count, 1).astype(np.float32)[:, None])
-
-    def __call__(self, y: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        total = np.zeros((self.parts[0].shape[0], y.shape[1]), dtype=np.float32)
-        for part, count in zip(self.parts, self.counts, strict=True):
-            total += part @ y
-            yield total / count
-
-
-# --- content and identity ------------------------------------------------------------------------
 def families(problem: Problem, lengths: Sequence[float]) -> list[list[int]]:
     """Subsets of equal length, in seconds to the millisecond, two or more of each."""
     by: dict[float, list[int]] = {}
@@ -407,8 +136,8 @@ def _content_of(
         subset, group = problem.subset[f.samples[rows]], plan.group[f.samples[rows]]
         names = _names(subset, group, [members], n, seed)
         place = _places(names, subset, group)
-        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples[rows]]
-        tested = plan.fold[f.samples[rows]] == fold
+        trained = trained_samples(plan, epochs, fold)[f.samples[rows]]
+        tested = plan.tested[fold][f.samples[rows]]
         fit = np.flatnonzero(trained)
         fit = fit[np.argsort(place[fit], kind="stable")]
         judged = fit[np.linspace(0, len(fit) - 1, min(1500, len(fit))).astype(np.int64)]
@@ -553,8 +282,8 @@ def identity(
     found: list[NDArray[np.float64]] = []
     for fold, f in enumerate(features):
         subset, group = problem.subset[f.samples], plan.group[f.samples]
-        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
-        fit, ask = learnt_and_asked(subset >= 0, group, trained, plan.fold[f.samples] == fold)
+        trained = trained_samples(plan, epochs, fold)[f.samples]
+        fit, ask = learnt_and_asked(subset >= 0, group, trained, plan.tested[fold][f.samples])
         if not len(fit) or not len(ask):
             continue
         ask = ask[np.linspace(0, len(ask) - 1, min(_VOTERS[1], len(ask))).astype(np.int64)]

@@ -1,0 +1,130 @@
+"""Time-locked: the population follows the clip's time; its moments are shifted round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..draws import Purpose, uniforms
+from ..errors import DataError
+from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
+from ..splits import Plan, trained_samples
+from ..windows import Spans
+from .decoder import AT_ONCE, Decoder
+from .values import Tested
+
+__all__ = ["shifted", "shifted_samples", "time_locked"]
+
+
+def time_locked(
+    problem: Problem,
+    plan: Plan,
+    epochs: Spans,
+    features: Sequence[Features],
+    *,
+    n: int = 999,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Tested]:
+    """Test each stimulus by shifting the moments of each of its presentations round.
+
+    The statistic is the score's own: the median error of a presentation, averaged over them, by
+    k nearest neighbours with k and metric chosen inside the training data.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of a quantity that lies on no circle, one column.
+    plan : Plan
+    epochs : array of int64, shape (E, 2)
+    features : sequence of Features
+        Of each fold.
+    n : int
+        Nulls.
+    seed : int
+    device : str
+        Where neighbours are looked for.
+
+    Returns
+    -------
+    list of Tested
+    """
+    if problem.target.n_classes or problem.target.periods.any():
+        raise DataError("labels are shifted where they are moments of a presentation; found others")
+    tested = []
+    for s, name in enumerate(problem.names):
+        found: list[NDArray[np.float64]] = []  # of each scored presentation, (n + 1,)
+        for fold, f in enumerate(features):
+            subset, groups = problem.subset[f.samples], plan.group[f.samples]
+            trained = trained_samples(plan, epochs, fold)[f.samples]
+            fit, ask = learnt_and_asked(subset == s, groups, trained, plan.tested[fold][f.samples])
+            if not len(fit) or not len(ask):
+                continue
+            here = np.flatnonzero((subset == s) & (groups >= 0))
+            moments = np.asarray(problem.target.values[f.samples[here], 0], dtype=np.float64)
+            own = groups[here]
+            decoder = Decoder(f.values[EMBEDDING], fit, ask, groups[fit], problem.target, device)
+            found += _medians(decoder, here, moments, own, groups[ask], n, seed, s)
+        if found:
+            values = np.mean(found, axis=0)
+            tested.append(
+                Tested(
+                    "time-locked", name, "median error", problem.unit,
+                    float(values[0]), values[1:], False,
+                )
+            )  # fmt: skip
+    return tested
+
+
+def _medians(
+    decoder: Decoder,
+    here: NDArray[np.int64],
+    moments: NDArray[np.float64],
+    own: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    n: int,
+    seed: int,
+    stimulus: int,
+) -> list[NDArray[np.float64]]:
+    """Median error of every presentation that is asked for, under the truth and n nulls."""
+    place = np.empty(int(here.max()) + 1, dtype=np.int64)
+    place[here] = np.arange(len(here))
+    fit, ask = place[decoder.fit], place[decoder.ask]
+    parts = []
+    for begin in range(0, n + 1, AT_ONCE):
+        some = np.arange(begin, min(begin + AT_ONCE, n + 1))
+        y = moments[shifted(own, some, seed, stimulus)][..., None]
+        far = decoder.errors(y[fit], y[ask])
+        parts.append(np.stack([np.median(far[asked == g], axis=0) for g in np.unique(asked)]))
+    return list(np.concatenate(parts, axis=1).astype(np.float64))
+
+
+def shifted(
+    own: NDArray[np.int64], nulls: NDArray[np.int64], seed: int, stimulus: int
+) -> NDArray[np.int64]:
+    """For each row the row whose moment it takes, (n, c), round its presentation `own`.
+
+    Null 0 is the truth.
+    """
+    out = np.empty((len(own), len(nulls)), dtype=np.int64)
+    for g in np.unique(own):
+        rows = np.flatnonzero(own == g)
+        purpose = Purpose.NULL + 256 * (1 + stimulus * 4096 + int(g))
+        u = uniforms(seed, purpose, torch.from_numpy(nulls), 1).numpy()[:, 0]
+        shift = np.where(nulls == 0, 0, (u * len(rows)).astype(np.int64))
+        out[rows] = rows[(np.arange(len(rows))[:, None] + shift) % len(rows)]
+    return out
+
+
+def shifted_samples(
+    problem: Problem, plan: Plan, nulls: NDArray[np.int64], seed: int
+) -> NDArray[np.int64]:
+    """For each sample the sample whose moment it takes, (T, c); those of no subset keep theirs."""
+    taken = np.tile(np.arange(len(plan.group))[:, None], (1, len(nulls)))
+    for s in range(len(problem.names)):
+        here = np.flatnonzero((problem.subset == s) & (plan.group >= 0))
+        taken[here] = here[shifted(plan.group[here], nulls, seed, s)]
+    return taken

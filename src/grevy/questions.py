@@ -1,0 +1,259 @@
+"""What is asked of a recording, and how it is answered: folds, choice, decoding, claims."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .claims import label_claims, refitted_claims, stimulus_claims
+from .config import TrainConfig
+from .evaluate import (
+    EMBEDDING,
+    Features,
+    Predicted,
+    Problem,
+    decode_folds,
+    features_of,
+    frame_problem,
+    identity_problem,
+    label_problem,
+)
+from .model import Run
+from .nulls import label_names
+from .recording import Recording
+from .results import Candidate, Claim
+from .search import choose, expand, steps_of_most_bits, with_spans
+from .settings import RunConfig, grid, guard
+from .splits import (
+    Judging,
+    Plan,
+    block_plan,
+    choosing_splits,
+    memory,
+    nested_splits,
+    repeat_plan,
+    shuffled_plan,
+    training_spans,
+)
+
+__all__ = [
+    "Choice",
+    "Question",
+    "Trainer",
+    "choose_for",
+    "claims_about",
+    "decode_question",
+    "fold_runs",
+    "questions_of",
+]
+
+Trainer = Callable[[Sequence[TrainConfig], str], list[Run]]
+"""Configurations, and what they are for in words, to runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Problems that share their folds: what repeats ("repeats") or is cut in time ("blocks")."""
+
+    what: str
+    plan: Plan
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen by data.
+
+    Attributes
+    ----------
+    overall : TrainConfig
+        Of the model that is shown; of every fold too, unless each chose for itself.
+    of_fold : tuple of TrainConfig
+        One a fold of the first question, or none.
+    table : tuple of Candidate
+        Empty where nothing was chosen.
+    bits_by_step : array of float64, shape (n, 2), or None
+        Steps, and held-out bits after them, where the number of steps was chosen.
+    """
+
+    overall: TrainConfig
+    of_fold: tuple[TrainConfig, ...] = ()
+    table: tuple[Candidate, ...] = ()
+    bits_by_step: NDArray[np.float64] | None = None
+
+
+def questions_of(
+    recording: Recording, config: RunConfig, base: TrainConfig
+) -> tuple[list[Question], list[str]]:
+    """What can be decoded, and in words what cannot."""
+    asked, unasked = [], []
+    margin = guard(recording, config, base)
+    track = recording.stimulus
+    folds = {
+        "n_folds": config.folds, "seed": config.seed, "leave_out": config.leave_out,
+        "set_aside": config.choice == "aside",
+    }  # fmt: skip
+    if track is not None and track.decodable:
+        problems = [frame_problem(recording)]
+        if len(track.decodable) > 1:
+            problems.append(identity_problem(recording))
+        plan = repeat_plan(track, recording.epochs, guard=margin, **folds)  # type: ignore[arg-type]
+        asked.append(Question("repeats", plan, tuple(problems)))
+    elif track is not None:
+        unasked.append(
+            "No stimulus repeats in a way that can be decoded: see the table of stimuli."
+        )
+    names = [n for n in config.labels if n not in ("frame", "stimulus")]
+    if names:
+        known = np.all([recording.labels[n].mask for n in names], axis=0)
+        problems = [label_problem(n, recording.labels[n]) for n in names]
+        longest = max(memory(p.target, known) for p in problems)
+        margin = max(margin, len(base.encoder.field) + longest)
+        plan = block_plan(known, recording.epochs, guard=margin, **folds)  # type: ignore[arg-type]
+        asked.append(Question("blocks", plan, tuple(problems)))
+    if config.split == "shuffled":
+        asked = [_shuffled(q, recording, config) for q in asked]
+    if not asked:
+        unasked.append(
+            "Nothing was decoded: the recording has no stimulus that repeats and no label was "
+            "named. The embedding is shown without a claim."
+        )
+    return asked, unasked
+
+
+def _shuffled(q: Question, recording: Recording, config: RunConfig) -> Question:
+    known = q.plan.group >= 0
+    plan = shuffled_plan(known, recording.epochs, n_folds=config.folds, seed=config.seed)
+    return replace(q, plan=replace(plan, spans=q.plan.spans))
+
+
+def choose_for(
+    recording: Recording,
+    questions: Sequence[Question],
+    base: TrainConfig,
+    config: RunConfig,
+    trainer: Trainer,
+) -> Choice:
+    """Choose the configuration, on data from which no score is taken."""
+    candidates = expand(replace(base, n_steps=config.search_steps), grid(config))
+    question = next((q for q in questions if not q.plan.shuffled), None)
+    splits = [] if question is None else _splits(recording, question, config)
+    if question is None or not splits or (len(candidates) == 1 and not config.early_stop):
+        return Choice(base)
+    chosen, table = [base] * len(splits), list[Candidate]()
+    if len(candidates) > 1:
+        found, table = choose(
+            recording,
+            question.problems[0],
+            question.plan,
+            splits,
+            candidates,
+            lambda configs: trainer(configs, "choosing"),
+            device=config.device,
+        )
+        chosen = [replace(c, n_steps=config.steps) for c in found]
+    overall = chosen[0]
+    if config.choice == "nested":
+        place = next((i for i, row in enumerate(table) if row.chosen), None)
+        if place is not None:
+            overall = replace(candidates[place][1], n_steps=config.steps)
+    curve = None
+    if config.early_stop:
+        every = [split for own in splits for split in own]
+        steps, curve = steps_of_most_bits(recording, every, overall, device=config.device)
+        overall = replace(overall, n_steps=steps)
+        if config.choice == "nested":
+            own_steps = [
+                steps_of_most_bits(recording, own, c, device=config.device)[0]
+                for c, own in zip(chosen, splits, strict=True)
+            ]
+            chosen = [replace(c, n_steps=n) for c, n in zip(chosen, own_steps, strict=True)]
+    return Choice(overall, tuple(chosen) if config.choice == "nested" else (), tuple(table), curve)
+
+
+def _splits(recording: Recording, question: Question, config: RunConfig) -> list[list[Judging]]:
+    """One list of splits for the whole run, or one a fold."""
+    plan, epochs = question.plan, recording.epochs
+    if config.choice == "nested":
+        each = [nested_splits(plan, epochs, fold, seed=config.seed) for fold in range(plan.n_folds)]
+        return each if all(len(own) > 1 for own in each) else []
+    splits = choosing_splits(plan, epochs)
+    return [splits] if len(splits) > 1 else []
+
+
+def fold_runs(
+    recording: Recording, question: Question, choice: Choice, trainer: Trainer
+) -> list[Run]:
+    """One run a fold, trained without what the fold tests; for shuffled samples on everything."""
+    plan = question.plan
+    spans = [training_spans(plan, recording.epochs, fold) for fold in range(plan.n_folds)]
+    own = choice.of_fold if len(choice.of_fold) == plan.n_folds else ()
+    configs = [with_spans(own[fold] if own else choice.overall, s) for fold, s in enumerate(spans)]
+    return trainer(configs, f"folds over {question.what}")
+
+
+def decode_question(
+    recording: Recording,
+    question: Question,
+    runs: Sequence[Run],
+    device: str,
+    *,
+    quiet: bool = False,
+) -> tuple[list[Predicted], list[Features]]:
+    """Decode every problem of a question fold by fold; the embeddings are kept."""
+    plan = question.plan
+    kept: list[Features] = []
+    with tqdm(
+        total=plan.n_folds, disable=quiet, unit="fold", desc="decoding", file=sys.stderr
+    ) as bar:
+
+        def features(fold: int) -> Features:
+            bar.update(1)
+            spans = training_spans(plan, recording.epochs, fold)
+            found = features_of(recording, plan.spans, spans, runs[fold], device=device)
+            kept.append(replace(found, values={EMBEDDING: found.values[EMBEDDING]}))
+            return found
+
+        found = decode_folds(question.problems, plan, recording.epochs, features, device=device)
+    return found, kept
+
+
+def claims_about(
+    recording: Recording,
+    question: Question,
+    choice: Choice,
+    features: Sequence[Features],
+    config: RunConfig,
+    trainer_on: Callable[[Recording], Trainer],
+) -> list[Claim]:
+    """What may be claimed, tested against nulls; those that would not be valid say why."""
+    plan, track = question.plan, recording.stimulus
+    if plan.shuffled or not (config.nulls or config.refit_nulls):
+        return []
+    learnt = label_names(choice.overall.pairs)
+    n, seed, device = config.nulls, config.seed, config.device
+    if question.what == "repeats" and track is not None:
+        rows = stimulus_claims(
+            track, question.problems[0], plan, recording.epochs, features,
+            learnt=sorted({"frame", "stimulus"} & set(learnt)), n=n, seed=seed, device=device,
+        )  # fmt: skip
+    else:
+        rows = label_claims(
+            question.problems, plan, recording.epochs, features, learnt, n=n, seed=seed,
+            device=device,
+        )  # fmt: skip
+    if config.refit_nulls:
+        for problem in question.problems:
+            if problem.name in learnt:
+                again = refitted_claims(
+                    recording, problem, plan, choice.overall, features, trainer_on,
+                    n=config.refit_nulls, seed=seed, device=device,
+                )  # fmt: skip
+                tested = {(c.claim, c.stimulus) for c in again}
+                rows = [c for c in rows if (c.claim, c.stimulus) not in tested] + again
+    return rows

@@ -1,0 +1,219 @@
+"""Scores of what decoders said, with intervals over repeats, and differences between decoders.
+
+Values are taken repeat by repeat (or block by block), never over samples, which are not
+independent. Repeats are not independent either once decoders have learnt from one another's: with a
+decoder that learnt from nine repeats and is tested on the tenth, an interval from the spread of ten
+scores holds its true value in 40 to 85 of 100 sessions (docs/log.md). So intervals come from the
+jackknife over repeats (Quenouille 1956; Miller 1974, doi:10.1093/biomet/61.1.1; Efron & Stein 1981,
+doi:10.1214/aos/1176345462): the whole score is computed again without each repeat, which is then
+neither tested nor learnt from, whatever the folds are and however they overlap. Encoders are not
+trained anew for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from .decode import error
+from .evaluate import BASELINES, CONSTANT, EMBEDDING, Predicted, Problem, by_subset
+from .results import Confusion, Difference, Score
+
+__all__ = ["Jackknife", "confusion", "differences", "jackknife", "scores"]
+
+
+@dataclass(frozen=True, eq=False)
+class Jackknife:
+    """A statistic of repeats, and what it is without each of them.
+
+    Attributes
+    ----------
+    value : float
+    without : array of float64, shape (n,)
+    """
+
+    value: float
+    without: NDArray[np.float64]
+
+    def __sub__(self, other: Jackknife) -> Jackknife:
+        return Jackknife(self.value - other.value, self.without - other.without)
+
+    def interval(self) -> tuple[float, float, float]:
+        """The value and the bounds of its 95 % interval; NaN bounds below three repeats.
+
+        Student's t with n - 1 degrees of freedom times the jackknife's standard error,
+        sqrt((n - 1) / n sum (without_i - mean)^2).
+        """
+        n = len(self.without)
+        if n < 3:
+            return self.value, float("nan"), float("nan")
+        spread = np.square(self.without - self.without.mean()).sum()
+        half = float(stats.t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * spread))
+        return self.value, self.value - half, self.value + half
+
+
+@dataclass(frozen=True)
+class _Metric:
+    name: str
+    unit: str
+    higher: bool
+
+
+def _metrics(problem: Problem) -> tuple[_Metric, ...]:
+    if problem.target.n_classes:
+        return (_Metric("accuracy", "", True),)
+    kept = (_Metric("median error", problem.unit, False), _Metric("accuracy", "", True))
+    circular = bool(problem.target.periods.any())
+    return kept if circular else (_Metric("r2", "", True), *kept)
+
+
+def _statistic(
+    metric: _Metric,
+    problem: Problem,
+    subset: int,
+    rows: NDArray[np.int64],
+    group: NDArray[np.int64],
+    predicted: NDArray[np.float64],
+) -> float:
+    """The mean over repeats of each repeat's score; R2 is pooled over them."""
+    far = error(problem.target, rows, predicted)
+    if metric.name == "r2":
+        y = np.asarray(problem.target.values[rows], dtype=np.float64)
+        return float(1 - np.square(far).sum() / np.square(y - y.mean(axis=0)).sum())
+    units = [far[group == g] for g in np.unique(group)]
+    if metric.name == "median error":
+        return float(np.mean([np.median(u) for u in units]))
+    return float(np.mean([np.mean(u <= problem.tolerance[subset]) for u in units]))
+
+
+def jackknife(
+    metric: _Metric,
+    problem: Problem,
+    subset: int,
+    p: Predicted,
+    at: NDArray[np.int64],
+    values: NDArray[np.float64],
+    without: Mapping[int, NDArray[np.float64]],
+) -> Jackknife:
+    """A method's score in one subset, and without each repeat that was tested or learnt from.
+
+    Parameters
+    ----------
+    metric, problem, subset
+    p : Predicted
+    at : array of int64, shape (n,)
+        Rows of the subset.
+    values : array of float64, shape (N, d)
+        What the method said.
+    without : mapping of group to array of float64, shape (N, d)
+        What it would have said without a group; NaN where that was not there to learn from.
+    """
+
+    def of(some: NDArray[np.int64], said: NDArray[np.float64]) -> float:
+        return _statistic(metric, problem, subset, p.samples[some], p.group[some], said)
+
+    found = []
+    for g in _repeats(p, at):
+        rest = at[p.group[at] != g]
+        said = values[rest]
+        if g in without:
+            said = np.where(np.isnan(without[g][rest]), said, without[g][rest])
+        if len(rest):
+            found.append(of(rest, said))
+    return Jackknife(of(at, values[at]), np.array(found))
+
+
+def _repeats(p: Predicted, at: NDArray[np.int64]) -> list[int]:
+    """Repeats that some rows are of, or that any method learnt from for them: alike for all."""
+    learnt = {
+        g
+        for without in p.without.values()
+        for g, said in without.items()
+        if np.isfinite(said[at]).any()
+    }
+    return sorted({*np.unique(p.group[at]).tolist(), *learnt})
+
+
+def _every_method(
+    metric: _Metric, problem: Problem, subset: int, p: Predicted, at: NDArray[np.int64]
+) -> dict[str, Jackknife]:
+    """The score of every method, the best constant last."""
+
+    def of(values: NDArray[np.float64], without: Mapping[int, NDArray[np.float64]]) -> Jackknife:
+        return jackknife(metric, problem, subset, p, at, values, without)
+
+    constants = [of(c, {}) for c in p.constants]
+    best = max(constants, key=lambda c: c.value * (1 if metric.higher else -1))
+    each = {method: of(values, p.without.get(method, {})) for method, values in p.values.items()}
+    return {**each, CONSTANT: best}
+
+
+def scores(problem: Problem, predicted: Predicted) -> list[Score]:
+    """Score rows of every subset, method and metric, chance being the best constant predictor.
+
+    Parameters
+    ----------
+    problem : Problem
+    predicted : Predicted
+
+    Returns
+    -------
+    list of Score
+    """
+    rows = []
+    for s, name, at in by_subset(problem, predicted):
+        n_repeats = len(np.unique(predicted.group[at]))
+        for metric in _metrics(problem):
+            each = _every_method(metric, problem, s, predicted, at)
+            for method, found in each.items():
+                value, low, high = found.interval()
+                rows.append(
+                    Score(
+                        target=problem.name, stimulus=name, method=method, metric=metric.name,
+                        value=value, chance=each[CONSTANT].value, n_repeats=n_repeats, low=low,
+                        high=high, unit=metric.unit, higher_is_better=metric.higher,
+                    )
+                )  # fmt: skip
+    return rows
+
+
+def differences(problem: Problem, predicted: Predicted) -> list[Difference]:
+    """Embedding minus each other method on the same folds, with 95 % intervals.
+
+    The best constant predictor is one of them: the difference to it says whether a score is better
+    than chance, also where chance itself differs from block to block.
+    """
+    rows = []
+    for s, name, at in by_subset(problem, predicted):
+        n_repeats = len(np.unique(predicted.group[at]))
+        for metric in _metrics(problem):
+            each = _every_method(metric, problem, s, predicted, at)
+            others = [m for m in each if m not in (EMBEDDING, *BASELINES)]
+            for baseline in (*(b for b in BASELINES if b in each), *others):
+                value, low, high = (each[EMBEDDING] - each[baseline]).interval()
+                sign = 1 if metric.higher else -1
+                better = "undecided"
+                if sign * low > 0 and sign * high > 0:
+                    better = "embedding"
+                elif sign * low < 0 and sign * high < 0:
+                    better = "baseline"
+                rows.append(
+                    Difference(
+                        problem.name, name, metric.name, baseline, value, low, high, n_repeats,
+                        better, metric.unit,
+                    )
+                )  # fmt: skip
+    return rows
+
+
+def confusion(problem: Problem, predicted: Predicted, names: tuple[str, ...]) -> Confusion:
+    """Samples of each class (rows) by the class that the embedding's decoder said (columns)."""
+    n = len(names)
+    truth = np.asarray(problem.target.values[predicted.samples, 0], dtype=np.int64)
+    said = predicted.values[EMBEDDING][:, 0].astype(np.int64)
+    counts = np.bincount(truth * n + said, minlength=n * n).reshape(n, n)
+    return Confusion(names, tuple(tuple(int(c) for c in row) for row in counts), EMBEDDING)
