@@ -75,11 +75,30 @@ def test_decode_says_what_the_encoder_saw(data: Path, capsys: pytest.CaptureFixt
         line = next(row for row in out.splitlines() if row.startswith(name))
         decoded = float(line.split(" (")[0].split()[-1])
         assert decoded < 0.5 * float(line.split()[-1])
-    assert "in-sample" in out
+    assert out.startswith("!! Not held out: The encoder was trained on samples that are decoded")
+    assert "100% of those" in out
+    part = {k: v[len(v) // 3 :] for k, v in arrays.items()}
+    np.savez("part.npz", **part)
+    _, out, _ = _run(capsys, "decode", "m.safetensors", "part.npz", "--labels", "pos")
+    assert out.startswith("!! Not held out")  # cut out, and without one of the labels
     arrays["x"] = arrays["x"] + np.float32(0.1)
     np.savez("other.npz", **arrays)
     _, out, _ = _run(capsys, "decode", "m.safetensors", "other.npz", "--labels", "pos")
-    assert "cannot tell" in out
+    assert "trained on none of the samples" in out
+
+
+def test_labels_that_an_encoder_learnt_are_not_decoded_where_it_learnt_them(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(capsys, "fit", data, "--labels", "pos", *SMALL, "--out", "m.safetensors")
+    words = ["decode", "m.safetensors", data, "--labels", "kind"]
+    code, out, said = _run(capsys, *words)
+    assert code == 2
+    assert "pure noise decodes well that way" in said
+    assert "mean error" not in out
+    code, out, _ = _run(capsys, *words, "--force")
+    assert code == 0
+    assert out.startswith("!! Not held out")
 
 
 def test_search_ranks_and_keeps_what_is_there(

@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     SESSION = 10
     MASK = 11
     DROPOUT = 12
+    PRINT = 13
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:

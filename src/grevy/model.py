@@ -106,6 +106,8 @@ class Run:
         Fingerprint of the recordings it was trained on.
     parent : str
         Fingerprint of the run that it continues or adapts, "" where there is none.
+    seen : tuple of str
+        Prints of a few stretches it was trained on (`prints`), by which they are known again.
     """
 
     config: TrainConfig
@@ -117,6 +119,7 @@ class Run:
     n_negatives: int = 0
     recording_hash: str = ""
     parent: str = ""
+    seen: tuple[str, ...] = ()
 
     @property
     def history(self) -> NDArray[np.float32]:

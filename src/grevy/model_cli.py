@@ -235,6 +235,7 @@ def decode(
     units: str | None = None,
     bin_s: float | None = None,
     session: int | None = None,
+    force: _Flag = False,
 ) -> None:
     """Decode labels from the embedding of a saved model, contiguous stretches left out in turn.
 
@@ -261,6 +262,8 @@ def decode(
         Width of a spike-count bin in seconds.
     session
         Whose encoder, for a model of several sessions.
+    force
+        Decode although the encoder learnt labels of these very samples, and say so.
     """
     import numpy as np
 
@@ -272,6 +275,14 @@ def decode(
     source = _source(file, activity, labels, label_file, units, bin_s, n_channels)
     if fitted.run_.config.encoder.factor > 1:
         raise ConfigError("a model that resamples time has no row for every sample to decode from.")
+    leak = _leak(fitted, source.activity)
+    if leak and _learnt_labels(fitted) and not force:
+        raise ConfigError(
+            f"{leak} It learnt labels of them too, and would give them back: pure noise decodes "
+            f"well that way. Use grevy run, which leaves stretches out of both, or --force."
+        )
+    if leak:
+        print(f"!! Not held out: {leak}")
     z = fitted.set_params(pad_before_transform=True).transform(source.activity, session_id=session)
     if folds < 2 or folds * 4 > len(z):
         raise ConfigError(f"folds must lie between 2 and {len(z) // 4}; found {folds}.")
@@ -296,7 +307,7 @@ def decode(
         )
     print(
         f"The decoder never saw the stretch it is judged on (nor {apart} samples beside it). "
-        f"{_seen(fitted, source)}"
+        + (leak or _unseen(fitted))
     )
 
 
@@ -433,27 +444,33 @@ def _reach(model: Any) -> int:
     return max(lag, max(time.offsets) if time else 0)
 
 
-def _seen(model: Any, source: Any) -> str:
-    """Whether the encoder was trained on these very data."""
-    from .inputs import sessions_of
-    from .model import fingerprint
+def _learnt_labels(model: Any) -> bool:
+    from .pairs import parts
 
-    bare = sessions_of([source.activity], [source.activity], [], several=False)
-    full = sessions_of(
-        [source.activity],
-        [source.activity],
-        list(source.labels),
-        several=False,
-        epochs=source.epochs,
-        periods=source.periods,
+    return parts(model.run_.config.pairs)[0] is not None
+
+
+def _leak(model: Any, activity: Any) -> str:
+    """In words that the encoder was trained on some of these samples; "" if it is not known to."""
+    from .prints import share_seen
+    from .room import as_float32
+
+    share = share_seen(model.run_.seen, as_float32(activity))
+    if not share > 0:
+        return ""
+    return (
+        f"The encoder was trained on samples that are decoded here ({share:.0%} of those it kept "
+        f"prints of)."
     )
-    prints = {fingerprint(s.recordings[0]) for s in (bare, full)}
-    if prints & set(model.run_.recording_hash.split("+")):
-        return (
-            "But the encoder was trained on these samples, all of them: its scores are in-sample, "
-            "and with label pairs they mean nothing. grevy run leaves stretches out of both."
-        )
-    return "Whether the encoder was trained on these samples this command cannot tell."
+
+
+def _unseen(model: Any) -> str:
+    if model.run_.seen:
+        return "The encoder was trained on none of the samples it kept prints of."
+    said = "Whether the encoder was trained on these samples this file cannot tell."
+    if _learnt_labels(model):
+        said += " It learnt from labels: if it was, the scores mean nothing."
+    return said
 
 
 def _points(text: str) -> tuple[str, Any]:

@@ -88,6 +88,7 @@ class Prepared:
     frozen: list[int]  # of every session's tensors these are not trained
     start: Run | None  # the run it continues
     parent: str
+    seen: tuple[str, ...]
 
 
 def shape(run: Prepared) -> object:
@@ -498,6 +499,7 @@ class _Program:
                 n_negatives=n_negatives,
                 recording_hash=source,
                 parent=run.parent,
+                seen=run.seen,
             )
             for g, run in enumerate(self.stack)
         ]

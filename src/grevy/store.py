@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def save(run: Run, path: str | Path, *, notes: Mapping[str, Any] | None = None) 
         "format_version": FORMAT_VERSION,
         "config": described(run.config),
         "recording_hash": run.recording_hash,
+        "seen": list(run.seen),
         "parent": run.parent,
         "n_negatives": run.n_negatives,
         "temperature": run.temperature,
@@ -116,6 +118,7 @@ def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
             n_negatives=int(header.get("n_negatives", config.n_negatives or 0)),
             recording_hash=str(header.get("recording_hash", "")),
             parent=str(header.get("parent", "")),
+            seen=_prints(header.get("seen", [])),
         )
     except (ValidationError, SafetensorError, KeyError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
@@ -158,6 +161,12 @@ def _grevy_header(path: Path, blob: bytes) -> dict[str, Any]:
             f"Upgrade grevy."
         )
     return header
+
+
+def _prints(seen: Any) -> tuple[str, ...]:
+    if not isinstance(seen, list) or not all(re.fullmatch("[0-9a-f]{16}", str(p)) for p in seen):
+        raise ValueError("the prints of what it was trained on are none.")
+    return tuple(seen)
 
 
 def _with_module(path: Path, config: dict[str, Any], encoder: ModuleSpec | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from .model import Run, activity_tensor, choose_device, fingerprint
 from .padding import alike, cut, padded
 from .pairs import prepare_sessions
 from .playback import lane
+from .prints import prints_of
 from .recording import Recording, mean_and_sd
 from .stack import Activity, Prepared, Progress, predict, shape, train_stack
 from .windows import Spans, within
@@ -143,7 +144,9 @@ def resume(
         )
     frozen = _kept_before(run, config)
     weights = [list(s.weights) for s in run.sessions]
-    prepared = _prepare(recordings, config, weights, frozen=frozen, start=run, parent=run.digest)
+    prepared = _prepare(
+        recordings, config, weights, frozen=frozen, start=run, parent=run.digest, known=run.seen
+    )
     (more,) = _train(recordings, [prepared], device, on_step)
     return replace(
         more,
@@ -226,7 +229,9 @@ def adapt(
             )
         weights.append([*new[:2], *kept[2:]])
     frozen = list(range(2, len(weights[0])))
-    prepared = _prepare(recordings, config, weights, frozen=frozen, parent=run.digest)
+    prepared = _prepare(
+        recordings, config, weights, frozen=frozen, parent=run.digest, known=run.seen
+    )
     return _train(recordings, [prepared], device, on_step)[0]
 
 
@@ -361,6 +366,7 @@ def _prepare(
     frozen: Sequence[int] = (),
     start: Run | None = None,
     parent: str = "",
+    known: tuple[str, ...] = (),
 ) -> Prepared:
     if not recordings:
         raise ConfigError("training takes at least one recording; found none.")
@@ -378,7 +384,9 @@ def _prepare(
         if start is None
         else [(session.mean, session.sd) for session in start.sessions]
     )
-    return Prepared(config, tables, spans, scaling, weights, list(frozen), start, parent)
+    seen = sum((prints_of(r.activity, s) for r, s in zip(recordings, spans, strict=True)), ())
+    seen = (*seen, *known)
+    return Prepared(config, tables, spans, scaling, weights, list(frozen), start, parent, seen)
 
 
 def _spans(recording: Recording, config: TrainConfig, session: int) -> Spans:
