@@ -26,10 +26,11 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
-from grevy.evaluate import EMBEDDING, Features, decode_folds, frame_problem, scores
-from grevy.nulls import content, identity, q_values, time_locked
-from grevy.recording import Recording, make_recording
-from grevy.splits import repeat_plan
+from grevy.evaluate import EMBEDDING, Features, decode_folds, frame_problem, label_problem
+from grevy.nulls import content, identity, label_blocks, q_values, time_locked
+from grevy.recording import Label, Recording, make_recording
+from grevy.scoring import scores
+from grevy.splits import block_plan, repeat_plan
 from grevy.stimulus import align, table_from_intervals
 
 Row = dict[str, Any]
@@ -45,13 +46,18 @@ def session(
     truth: int | None = None,
     drift: float = 1.0,
 ) -> Recording:
-    """A session; `truth` seeds what the movies evoke, by default as the noise is seeded."""
+    """A session; `truth` seeds what belongs to the session and not to its noise.
+
+    That is the order of movies, the slow drift, and what the movies evoke; by default they are
+    seeded as the noise is.
+    """
     rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.permutation(movies) for _ in range(10)])
+    own = rng if truth is None else np.random.default_rng([2, truth])
+    order = np.concatenate([own.permutation(movies) for _ in range(10)])
     n = len(order) * (FRAMES + GAP) + GAP
     keep = np.exp(-1 / 20)
     x = lfilter([1], [1, -keep], rng.standard_normal((n, DIMS)) * np.sqrt(1 - keep**2), axis=0)
-    x += drift * 3 * np.cumsum(rng.standard_normal((n, DIMS)), axis=0) / np.sqrt(n)
+    x += drift * 3 * np.cumsum(own.standard_normal((n, DIMS)), axis=0) / np.sqrt(n)
     evoked = np.random.default_rng([1, seed if truth is None else truth])
     ways = gaussian_filter1d(evoked.standard_normal((movies, FRAMES, DIMS)), 5, axis=1)
     ways /= ways.std()
@@ -107,6 +113,21 @@ def one_identity(seed: int) -> float:
     return found.p
 
 
+def one_label(seed: int) -> float:
+    """A label and a population that know nothing of each other, both with memory; slow drift."""
+    rng = np.random.default_rng(seed)
+    torch.set_num_threads(1)
+    n, keep = 3000, np.exp(-1 / 20)
+    x = lfilter([1], [1, -keep], rng.standard_normal((n, DIMS)) * np.sqrt(1 - keep**2), axis=0)
+    x += 3 * np.cumsum(rng.standard_normal((n, DIMS)), axis=0) / np.sqrt(n)
+    label = Label(lfilter([1], [1, -keep], rng.standard_normal(n)), "continuous")
+    recording = make_recording(x.astype(np.float32), rate_hz=RATE, labels={"y": label})
+    problem = label_problem("y", label)
+    plan = block_plan(label.mask, recording.epochs, n_folds=10, seed=0, guard=40)
+    f = Features({EMBEDDING: recording.activity}, np.arange(n))
+    return label_blocks(problem, plan, recording.epochs, [f] * 10, n=199, seed=seed).p
+
+
 def level(one: Callable[[int], float], n: int, jobs: int) -> Row:
     p = np.array(Parallel(jobs)(delayed(one)(seed) for seed in range(n)))
     false = int((p <= 0.05).sum())
@@ -127,7 +148,7 @@ def one_interval(seed: int) -> list[tuple[float, float, float]]:
 
 
 def coverage(n: int, jobs: int) -> Row:
-    """Same movies in every session: the truth is the mean over sessions."""
+    """The same movies, order and drift in every session: the truth is the mean over sessions."""
     found = np.array(Parallel(jobs)(delayed(one_interval)(seed) for seed in range(n)))
     truth = found[:, :, 0].mean(axis=0)
     held = (found[:, :, 1] <= truth) & (truth <= found[:, :, 2])
@@ -171,6 +192,7 @@ ROWS: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     "level_time_locked": (1000, lambda n, jobs: level(one_time_locked, n, jobs)),
     "level_content": (1000, lambda n, jobs: level(one_content, n, jobs)),
     "level_identity": (1000, lambda n, jobs: level(one_identity, n, jobs)),
+    "level_label": (1000, lambda n, jobs: level(one_label, n, jobs)),
     "coverage": (500, coverage),
     "power": (20, power),
 }

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
+from grevy import evaluate
 from grevy.config import TrainConfig
 from grevy.decode import predict, tune
 from grevy.encoders import EncoderSpec
-from grevy.errors import ConfigError
+from grevy.errors import ConfigError, MissingExtraError
 from grevy.evaluate import (
     EMBEDDING,
     LINEAR,
+    MANIFOLD,
     RAW,
     REDUCED,
     Features,
@@ -25,7 +30,7 @@ from grevy.model import embed
 from grevy.recording import Label, Recording, make_recording
 from grevy.scoring import confusion, scores
 from grevy.search import with_spans
-from grevy.splits import choosing_splits, repeat_plan, shuffled_plan, training_spans
+from grevy.splits import choosing_splits, mask_of, repeat_plan, shuffled_plan, training_spans
 from grevy.training import train
 from test_splits import session
 
@@ -214,3 +219,44 @@ def test_an_encoder_that_saw_what_it_is_tested_on_is_refused() -> None:
         decode_folds([problem], plan, recording.epochs, right_once)
     shuffled = shuffled_plan(problem.subset >= 0, recording.epochs, n_folds=4, seed=0)
     assert decode_folds([problem], shuffled, recording.epochs, leaky)  # which says that it leaks
+
+
+def test_umap_is_a_baseline_fitted_on_training_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = session(6, 2, 20, 6, 1)
+    x = np.random.default_rng(0).standard_normal((len(track.index), 5)).astype(np.float32)
+    recording = recording_of(x, stimulus=track)
+    plan = repeat_plan(track, recording.epochs, n_folds=4, seed=0, guard=4)
+    spans = training_spans(plan, recording.epochs, 0)
+    config = TrainConfig(encoder=EncoderSpec("offset5-model", 4, 3), n_steps=2, batch_size=32)
+    run = train([recording], [with_spans(config, spans)])[0]
+    seen: list[np.ndarray] = []
+
+    class Umap:
+        def __init__(self, **settings: object) -> None:
+            assert settings["n_components"] == 3
+
+        def fit(self, x: np.ndarray) -> None:
+            seen.append(x)
+
+        def transform(self, x: np.ndarray) -> np.ndarray:
+            return x[:, :3]
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Umap))
+    f = features_of(recording, plan.spans, spans, run, manifold=True)
+    trained = mask_of(spans, recording.n_samples)[f.samples]
+    np.testing.assert_array_equal(seen[0], f.values[LINEAR][trained])
+    assert f.values[MANIFOLD].shape == (len(f.samples), 3)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(MissingExtraError, match=r"grevy\[umap\]"):
+        features_of(recording, plan.spans, spans, run, manifold=True)
+
+
+@pytest.mark.slow  # it is compiled when it is first used
+def test_umap_itself() -> None:
+    pytest.importorskip("umap", reason="the umap extra is not installed: not run")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 6)).astype(np.float32)
+    a = evaluate._umap(x, np.arange(200), 2, 0)
+    np.testing.assert_array_equal(a, evaluate._umap(x, np.arange(200), 2, 0))
+    assert a.shape == (300, 2)
+    assert np.isfinite(a).all()

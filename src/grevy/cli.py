@@ -113,6 +113,7 @@ def run(
     choice: Literal["aside", "nested"] | None = None,
     split: Literal["held out", "shuffled"] | None = None,
     force: _Flag = None,
+    umap: _Flag = None,
     nulls: int | None = None,
     refit_nulls: int | None = None,
     seed: int | None = None,
@@ -183,6 +184,8 @@ def run(
         "shuffled" deals samples out to folds one by one. It leaks, and is refused without --force.
     force
         Do what is refused for leaking, and say so in every output.
+    umap
+        Decode from a UMAP too, as one of the baselines (pip install 'grevy[umap]').
     nulls
         Null decodings behind each p value (999); 0 tests no claim.
     refit_nulls
@@ -203,8 +206,8 @@ def run(
         "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
         "hidden": hidden, "learning_rate": learning_rate, "temperature": temperature,
         "steps": steps, "search_steps": search_steps, "early_stop": early_stop, "folds": folds,
-        "leave_out": leave_out, "choice": choice, "split": split, "force": force, "nulls": nulls,
-        "refit_nulls": refit_nulls, "seed": seed, "device": device,
+        "leave_out": leave_out, "choice": choice, "split": split, "force": force, "umap": umap,
+        "nulls": nulls, "refit_nulls": refit_nulls, "seed": seed, "device": device,
     }  # fmt: skip
     values = load_toml(config) if config else {}
     values |= {k: v for k, v in given.items() if v is not None}

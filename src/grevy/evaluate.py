@@ -6,6 +6,7 @@ whose encoder saw a sample that it is tested on is refused. `scoring` makes scor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from .decode import Target, error, predict, predict_without, tune
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, MissingExtraError
 from .linear import best_penalty, decode_linearly, fit_and_say
 from .model import Run, embed
 from .recording import Label, Recording
@@ -38,10 +39,12 @@ __all__ = [
 ]
 
 EMBEDDING, RAW, REDUCED, CONSTANT = "embedding", "raw kNN", "PCA kNN", "constant"
-LINEAR = "linear"
-BASELINES = (RAW, REDUCED, LINEAR, CONSTANT)
+LINEAR, MANIFOLD = "linear", "UMAP kNN"
+BASELINES = (RAW, REDUCED, MANIFOLD, LINEAR, CONSTANT)
 _COMPONENTS = 100
 """Of the windows, at most, that linear decoders see."""
+_MOST_MANIFOLD = 10_000
+"""Training rows that UMAP is fitted on, at most; where there are more, every n-th is taken."""
 _MOST_ROWS = 20_000
 """Training rows of one decoder; where there are more, every n-th is taken."""
 
@@ -146,6 +149,7 @@ def features_of(
     run: Run,
     *,
     baselines: bool = True,
+    manifold: bool = False,
     device: str = "auto",
 ) -> Features:
     """Embedding and baselines of some spans, each span seen alone.
@@ -162,11 +166,19 @@ def features_of(
     baselines : bool
         Whether to add the raw windows (the encoder's window, z-scored), their PCA to as many
         dimensions as the embedding has, and to as many as linear decoders see.
+    manifold : bool
+        Whether to add UMAP of the windows, with as many dimensions as the embedding (McInnes, Healy
+        & Melville 2018, arXiv:1802.03426; 24 neighbours, as in the comparison of CEBRA's authors).
     device : str
 
     Returns
     -------
     Features
+
+    Raises
+    ------
+    MissingExtraError
+        If UMAP is asked for and not installed.
     """
     embedding = embed(run, recording, spans=spans, device=device)
     values = {EMBEDDING: embedding.values}
@@ -180,10 +192,32 @@ def features_of(
         most = min(_COMPONENTS, windows.shape[1], int(trained.sum()))
         pca = PCA(most, svd_solver="covariance_eigh").fit(windows[trained])
         parts = pca.transform(windows).astype(np.float32)
-        values |= {RAW: windows, REDUCED: parts[:, : run.config.encoder.latents], LINEAR: parts}
+        latents = run.config.encoder.latents
+        values |= {RAW: windows, REDUCED: parts[:, :latents], LINEAR: parts}
+        if manifold:
+            values[MANIFOLD] = _umap(parts, np.flatnonzero(trained), latents, run.config.seed)
     own = run.config.spans(0)
     seen = recording.epochs if own is None else np.concatenate([own, train_on])
     return Features(values, embedding.samples, seen)
+
+
+def _umap(
+    x: NDArray[np.float32], fit: NDArray[np.int64], dimensions: int, seed: int
+) -> NDArray[np.float32]:
+    try:
+        import umap
+    except ImportError as error:
+        raise MissingExtraError(
+            "UMAP is drawn with umap-learn, which is not installed. Run: pip install 'grevy[umap]'"
+        ) from error
+    some = fit[:: max(1, -(-len(fit) // _MOST_MANIFOLD))]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="n_jobs value")  # a seed means one thread
+        model = umap.UMAP(
+            n_components=dimensions, n_neighbors=24, min_dist=1e-4, random_state=seed % 2**32
+        )
+        model.fit(x[some])
+        return np.asarray(model.transform(x), dtype=np.float32)
 
 
 def _windows(x: NDArray[np.float32], spans: Spans, field: ReceptiveField) -> NDArray[np.float32]:

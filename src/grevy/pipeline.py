@@ -222,7 +222,9 @@ def run_recording(
             clock.stage(f"folds over {q.what}")
             runs = fold_runs(recording, q, choice, trainer)
             clock.stage("decode")
-            found, kept = decode_question(recording, q, runs, where, quiet=quiet)
+            found, kept = decode_question(
+                recording, q, runs, where, manifold=config.umap, quiet=quiet
+            )
             clock.stage("nulls")
             claims += claims_about(
                 recording, q, choice, kept, config, lambda r: _trainer(r, out, where, clock)

@@ -203,6 +203,7 @@ def decode_question(
     runs: Sequence[Run],
     device: str,
     *,
+    manifold: bool = False,
     quiet: bool = False,
 ) -> tuple[list[Predicted], list[Features]]:
     """Decode every problem of a question fold by fold; the embeddings are kept."""
@@ -215,7 +216,9 @@ def decode_question(
         def features(fold: int) -> Features:
             bar.update(1)
             spans = training_spans(plan, recording.epochs, fold)
-            found = features_of(recording, plan.spans, spans, runs[fold], device=device)
+            found = features_of(
+                recording, plan.spans, spans, runs[fold], manifold=manifold, device=device
+            )
             kept.append(replace(found, values={EMBEDDING: found.values[EMBEDDING]}))
             return found
 

@@ -74,6 +74,8 @@ class RunConfig:
         said in everything that comes of it.
     force : bool
         Do what is refused for leaking, and say so.
+    umap : bool
+        Whether UMAP is among the baselines (extra "umap").
     nulls : int
         Null decodings behind each p value; 0 tests no claim.
     refit_nulls : int
@@ -112,6 +114,7 @@ class RunConfig:
     choice: Literal["aside", "nested"] = "aside"
     split: Literal["held out", "shuffled"] = "held out"
     force: bool = False
+    umap: bool = False
     nulls: int = 999
     refit_nulls: int = 0
     seed: int = 0

@@ -30,7 +30,7 @@ __all__ = ["write_report"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_POINTS = 8000
-_METHODS = ("embedding", "raw kNN", "PCA kNN", "linear")
+_METHODS = ("embedding", "raw kNN", "PCA kNN", "UMAP kNN", "linear")
 _NOTHING = "–"
 
 

@@ -55,6 +55,7 @@ METHOD_COLOURS: Mapping[str, str] = {
     "embedding": "#0072b2",
     "raw kNN": "#e69f00",
     "PCA kNN": "#7fb8a4",
+    "UMAP kNN": "#c98aa8",
     "linear": "#a58ac0",
     "constant": "#8c8c8c",
 }

@@ -182,6 +182,7 @@ def _supported(claims: Sequence[Claim]) -> list[str]:
 _BASELINES = {
     "raw kNN": "nearest neighbours on the raw windows",
     "PCA kNN": "nearest neighbours on their principal components",
+    "UMAP kNN": "nearest neighbours in a UMAP of the windows",
     "linear": "a linear decoder of the windows",
 }
 
