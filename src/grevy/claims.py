@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from .evaluate import Features, Problem
-from .nulls import Tested, content, identity, q_values, time_locked
+from .nulls import Tested, band, content, identity, q_values, time_locked
 from .recording import StimulusTrack
 from .results import Claim
 from .splits import Plan
@@ -91,14 +89,15 @@ def _rows(tested: Sequence[Tested]) -> list[Claim]:
             statistic=t.statistic,
             unit=t.unit,
             observed=t.observed,
-            null_mean=float(t.null.mean()),
-            null_low=float(np.quantile(t.null, 0.025)),
-            null_high=float(np.quantile(t.null, 0.975)),
+            null_mean=mean,
+            null_low=low,
+            null_high=high,
             p=t.p,
             q=float(each),
             n_nulls=len(t.null),
         )
         for t, each in zip(tested, q, strict=True)
+        for mean, low, high in [band(t.null)]
     ]
 
 

@@ -38,6 +38,8 @@ class Purpose(IntEnum):
     SESSION = 10
     MASK = 11
     DROPOUT = 12
+    SURROGATE = 14
+    SUBSAMPLE = 15
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:

@@ -35,6 +35,7 @@ __all__ = [
     "features_of",
     "frame_problem",
     "identity_problem",
+    "interval",
     "label_problem",
     "learnt_and_asked",
     "relative_error",
@@ -374,12 +375,12 @@ def _replicates(
     return np.asarray(pseudo + (whole - pseudo.mean()))
 
 
-def _interval(replicates: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean and 95 % t interval over repeats; NaN bounds below three repeats."""
-    n, mean = len(replicates), float(replicates.mean())
+def interval(each: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean and 95 % t interval over repeats (or runs); NaN bounds below three."""
+    n, mean = len(each), float(each.mean())
     if n < 3:
         return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf(0.975, n - 1) * replicates.std(ddof=1) / np.sqrt(n))
+    half = float(stats.t.ppf(0.975, n - 1) * each.std(ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
 
 
@@ -417,7 +418,7 @@ def scores(problem: Problem, predicted: Predicted) -> list[Score]:
             each, constant = _all_replicates(metric, problem, s, predicted, at)
             chance = float(constant.mean())
             for method, replicates in {**each, CONSTANT: constant}.items():
-                value, low, high = _interval(replicates)
+                value, low, high = interval(replicates)
                 rows.append(
                     Score(
                         target=problem.name,
@@ -451,7 +452,7 @@ def differences(problem: Problem, predicted: Predicted) -> list[Difference]:
                 if baseline not in each:
                     continue
                 gap = each[EMBEDDING] - each[baseline]
-                value, low, high = _interval(gap)
+                value, low, high = interval(gap)
                 sign = 1 if metric.higher else -1
                 better = "undecided"
                 if sign * low > 0 and sign * high > 0:

@@ -39,6 +39,7 @@ from .windows import Spans
 
 __all__ = [
     "Tested",
+    "band",
     "content",
     "families",
     "identity",
@@ -101,6 +102,14 @@ def p_value(observed: float, null: NDArray[np.float64], *, higher: bool) -> floa
     """
     better = null >= observed if higher else null <= observed
     return (int(better.sum()) + 1) / (len(null) + 1)
+
+
+def band(null: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of a null and the bounds of its middle 95 %; NaN where there is none."""
+    if not len(null):
+        return math.nan, math.nan, math.nan
+    low, high = np.quantile(null, (0.025, 0.975)).tolist()
+    return float(null.mean()), low, high
 
 
 def q_values(p: Sequence[float]) -> NDArray[np.float64]:
