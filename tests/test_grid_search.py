@@ -415,7 +415,8 @@ def test_no_pickles(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.pt"):
         blob = path.read_bytes()
         size = int.from_bytes(blob[:8], "little")
-        assert 8 + size < len(blob) and not blob.startswith(b"PK")
+        assert 8 + size < len(blob)
+        assert not blob.startswith(b"PK")
         json.loads(blob[8 : 8 + size])  # safetensors: a length, JSON, then numbers
 
 
