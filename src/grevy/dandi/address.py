@@ -211,7 +211,7 @@ def file_name(path: str) -> str:
     """
     last = path.rstrip("/").rsplit("/", 1)[-1]
     plain = re.sub(r"[^A-Za-z0-9._+=@,() -]", "-", last)
-    plain = plain.lstrip(". ").rstrip(". ")
+    plain = plain.lstrip(". -").rstrip(". ")
     if plain == last and len(plain) <= _MOST and plain and not _RESERVED.match(plain):
         return plain
     mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -54,7 +54,11 @@ def open_remote(
     """
     require_file(asset)
     with open_web(asset.api, retry) as web:
-        yield RemoteFile(web, asset, memory_bytes)
+        remote = RemoteFile(web, asset, memory_bytes)
+        try:
+            yield remote
+        finally:
+            remote.close()
 
 
 class RemoteFile:
@@ -66,16 +70,16 @@ class RemoteFile:
         Address of the asset.
     size : int
         In bytes.
-    failure : NetworkError or None
-        Why a read failed. From then on every read fails: HDF5 turns some failures into objects that
-        seem not to be there, and whoever asked must be able to tell.
+    failure : str
+        Why a read failed, "" while none did. From then on every read fails: HDF5 turns some
+        failures into objects that seem not to be there, and whoever asked must be able to tell.
     n_requests, n_bytes : int
         What was fetched so far.
     """
 
     def __init__(self, web: Web, asset: Asset, memory_bytes: int) -> None:
         self.name, self.size = asset.url, asset.size
-        self.failure: NetworkError | None = None
+        self.failure = ""
         self.n_requests = self.n_bytes = 0
         self._web, self._content_url = web, asset.content_url
         self._link = self._state = ""  # where the API sent us last, and what it called the content
@@ -111,15 +115,27 @@ class RemoteFile:
         """Nothing: h5py asks for it."""
 
     def close(self) -> None:
-        """Forget what was read."""
+        """Forget what was read, and read no more."""
         self._blocks.clear()
+        self.failure = self.failure or f"{self.name} must be open to be read; found it closed."
 
     def read(self, n: int = -1) -> bytes:
-        """The next `n` bytes, or all to the end."""
+        """The next `n` bytes, or all to the end.
+
+        Raises
+        ------
+        NetworkError
+            If they cannot be had.
+        """
         left = max(0, self.size - self._at)
-        out = bytearray(left if n < 0 else min(n, left))
-        self.readinto(out)
-        return bytes(out)
+        stop = self._at + (left if n < 0 else min(n, left))
+        pieces = []
+        while self._at < stop:
+            block, inside = divmod(self._at, BLOCK_BYTES)
+            data = self._block(block, (stop - 1) // BLOCK_BYTES)
+            pieces.append(data[inside : inside + stop - self._at])
+            self._at += len(pieces[-1])
+        return b"".join(pieces)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer from here on; returns how many bytes there were.
@@ -129,16 +145,16 @@ class RemoteFile:
         NetworkError
             If they cannot be had.
         """
-        out = memoryview(buffer).cast("B")
-        stop = min(self._at + len(out), self.size)
-        begin = self._at
-        while self._at < stop:
-            block, inside = divmod(self._at, BLOCK_BYTES)
-            last = (stop - 1) // BLOCK_BYTES
-            data = self._block(block, last)[inside : inside + stop - self._at]
-            out[self._at - begin : self._at - begin + len(data)] = data
-            self._at += len(data)
-        return max(0, stop - begin)
+        try:
+            out = memoryview(buffer).cast("B")
+            data = self.read(len(out))
+            out[: len(data)] = data
+            return len(data)
+        except NetworkError:
+            # An error's frames may live to the end of the interpreter, but HDF5's buffer must not
+            # be in them: freeing it then ends the process by a fault.
+            del buffer, out
+            raise
 
     def _block(self, i: int, last: int) -> bytes:
         """Block `i`; if it has to be fetched, those up to `last` that are not there come along."""
@@ -158,12 +174,12 @@ class RemoteFile:
         return self._blocks[i]
 
     def _fetch(self, start: int, stop: int) -> bytes:
-        if self.failure is None:
+        if not self.failure:
             try:
                 return patiently(self._web.retry, lambda: self._attempt(start, stop))
             except NetworkError as error:
-                self.failure = error
-        raise self.failure
+                self.failure = str(error)
+        raise NetworkError(self.failure)
 
     def _attempt(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop), from the link that worked last, or a new one."""

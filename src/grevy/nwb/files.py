@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
+from ..errors import DataError, GrevyError, LimitError, NetworkError, UnsafeFileError
 from ..room import free_bytes, room
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.Fi
 
 
 def _refuse_failure(file: NwbFile) -> None:
-    """Raise the error that an open file met."""
-    failure = getattr(file, "failure", None)
-    if failure is not None:
-        raise failure from None
+    """Raise what an open file says that it met."""
+    failure = getattr(file, "failure", "")
+    if failure:
+        raise NetworkError(failure) from None
 
 
 def _refuse_other(file: Path) -> None:
