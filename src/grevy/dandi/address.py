@@ -207,7 +207,7 @@ def file_name(path: str) -> str:
     >>> file_name("sub-1/sub-1_behavior+ophys.nwb"), file_name("../../etc/passwd")
     ('sub-1_behavior+ophys.nwb', 'passwd')
     >>> file_name("sub-1/..")
-    'asset-75f63cfc'
+    'asset-ccde5789'
     """
     last = path.rstrip("/").rsplit("/", 1)[-1]
     plain = re.sub(r"[^A-Za-z0-9._+=@,() -]", "-", last)

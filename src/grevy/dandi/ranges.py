@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "part_of"]
 
-_PIECE = 1 << 18
+_PIECE = 1 << 16
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
