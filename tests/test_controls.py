@@ -36,17 +36,16 @@ from grevy.evaluate import (
     Features,
     Problem,
     decode_folds,
-    differences,
     features_of,
     frame_problem,
     identity_problem,
     label_problem,
     learnt_and_asked,
-    scores,
 )
 from grevy.model import Run
 from grevy.nulls import families
 from grevy.recording import Label, Recording, make_recording
+from grevy.scoring import differences, scores
 from grevy.search import with_spans
 from grevy.splits import Plan, block_plan, mask_of, repeat_plan, training_spans
 from grevy.stimulus import align, table_from_intervals
@@ -136,7 +135,7 @@ def test_behaviour_is_decoding_of_its_windows_where_they_are_known() -> None:
     gaps = [d for d in differences(problem, decoded) if d.baseline == BEHAVIOUR]
     assert [d.stimulus for d in found.differences] == [d.stimulus for d in gaps]
     assert len(gaps) == 3 * len(problem.names)
-    n_scored = int(((plan.fold >= 0) & (problem.subset >= 0)).sum())
+    n_scored = int((plan.scored & (problem.subset >= 0)).sum())
     assert found.share == pytest.approx(len(decoded.samples) / n_scored)
     assert 0.7 < found.share < 0.95  # 0.95 ** 4 of the windows
     assert found.labels == ("running", "gaze")
@@ -213,8 +212,8 @@ def _slow_clock(
     y = problem.target.values[f.samples, 0]
     found = {}
     for fold in range(plan.n_folds):
-        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
-        tested = plan.fold[f.samples] == fold
+        trained = trained_samples(plan, epochs, fold)[f.samples]
+        tested = plan.tested[fold][f.samples]
         fit, _ = learnt_and_asked(subset == source, groups, trained, tested)
         judged, ask = learnt_and_asked((subset >= 0) & (subset != source), groups, trained, tested)
         best = (np.inf, 0, "")
@@ -314,7 +313,7 @@ def _slow_drift(
     x, groups, y = f.values[EMBEDDING], plan.group[f.samples], problem.target.values[f.samples, 0]
     found, ks = {}, []
     for fold in range(plan.n_folds):
-        trained = mask_of(training_spans(plan, epochs, fold), len(plan.fold))[f.samples]
+        trained = trained_samples(plan, epochs, fold)[f.samples]
         rows = {int(g): np.flatnonzero(groups == g) for g in np.unique(groups[groups >= 0])}
         whole = {g: r for g, r in rows.items() if trained[r].all()}
         fit = np.concatenate(list(whole.values()))
@@ -331,7 +330,7 @@ def _slow_drift(
                 if score < best[0] - 1e-12 or (abs(score - best[0]) < 1e-12 and k > best[1]):
                     best = (score, k, metric)
         ks.append(best[1])
-        for a in np.unique(groups[plan.fold[f.samples] == fold]):
+        for a in np.unique(groups[plan.tested[fold][f.samples]]):
             for g, r in whole.items():
                 near = _nearest(x[r], x[rows[int(a)]], best[2])[:, : best[1]]
                 far_a = np.abs(y[r][near].mean(axis=1) - y[rows[int(a)]])

@@ -50,6 +50,7 @@ def test_what_was_printed_is_found_in_parts_and_nowhere_else() -> None:
 def test_silence_is_no_evidence() -> None:
     counts = np.zeros((500, 4), dtype=np.float32)
     assert prints_of(counts, np.array([[0, 500]])) == ()
+    assert prints_of(noise(5), np.array([[0, _PRINTED - 1]])) == ()  # too short to hold one
     counts[250] = 1
     assert len(prints_of(counts, np.array([[0, 500]]))) <= 3
 

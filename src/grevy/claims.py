@@ -11,6 +11,7 @@ from .evaluate import Features, Problem
 from .model import Run
 from .nulls import (
     Tested,
+    band,
     blocks_forget,
     content,
     exchanged,
@@ -221,15 +222,16 @@ def _rows(tested: Sequence[Tested], *, refitted: bool = False) -> list[Claim]:
             statistic=t.statistic,
             unit=t.unit,
             observed=t.observed,
-            null_mean=float(t.null.mean()),
-            null_low=float(np.quantile(t.null, 0.025)),
-            null_high=float(np.quantile(t.null, 0.975)),
+            null_mean=mean,
+            null_low=low,
+            null_high=high,
             p=t.p,
             q=float(each),
             n_nulls=len(t.null),
             refit=refitted,
         )
         for t, each in zip(tested, q, strict=True)
+        for mean, low, high in [band(t.null)]
     ]
 
 

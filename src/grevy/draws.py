@@ -39,6 +39,8 @@ class Purpose(IntEnum):
     MASK = 11
     DROPOUT = 12
     PRINT = 13
+    SURROGATE = 14
+    SUBSAMPLE = 15
     CONTROL = 16
 
 

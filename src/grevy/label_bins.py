@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from .errors import ConfigError, DataError
 from .inputs import plain_array
 
-__all__ = ["Averages", "binned", "means"]
+__all__ = ["Averages", "averages_of", "binned", "grid_cells", "means"]
 
 Matrix = NDArray[np.float64]
 Averages = csr_array
@@ -40,7 +40,7 @@ def binned(
         edges = np.linspace(everything.min(), everything.max(), n_bins)
         codes = np.digitize(everything[:, 0], edges) - 1
     else:
-        codes = _grid(everything, n_bins)
+        codes = grid_cells(everything, n_bins)
     ends = np.cumsum([len(v) for v in values])[:-1]
     kept = _kept(embeddings, names)
     each = [c[k] for c, k in zip(np.split(codes.ravel(), ends), kept, strict=True)]
@@ -58,7 +58,7 @@ def binned(
             "labels must have at least 2 values (or bins) that all datasets share; found "
             f"{len(cells)}. Give labels that vary in all of them, or use fewer bins."
         )
-    averages = [_averages(codes, cells, reach) for codes in each]
+    averages = [averages_of(codes, cells, reach=reach) for codes in each]
     return [e[k] for e, k in zip(embeddings, kept, strict=True)], averages
 
 
@@ -172,8 +172,8 @@ def _near(codes: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.bool
     return np.asarray(first < np.searchsorted(ordered, cells + _REACH, "right"))
 
 
-def _grid(values: NDArray[Any], n_bins: int) -> NDArray[np.int64]:
-    """Cell of each sample in a grid over several columns."""
+def grid_cells(values: NDArray[Any], n_bins: int) -> NDArray[np.int64]:
+    """Cell of each sample in a grid over columns (T, L): about `n_bins` cells, few values each."""
     distinct = [np.unique(column) for column in values.T]
     few = n_bins ** (1 / values.shape[1])
     wide = sum(len(v) > few for v in distinct)
@@ -205,10 +205,11 @@ def _shared(each: list[NDArray[np.int64]], names: list[str]) -> NDArray[np.int64
     return cells
 
 
-def _averages(codes: NDArray[np.int64], cells: NDArray[np.int64], reach: int) -> Averages:
+def averages_of(codes: NDArray[np.int64], cells: NDArray[np.int64], *, reach: int = 0) -> Averages:
     """The matrix (cells, T) whose product with an embedding is its mean over each cell.
 
-    Samples sorted by code make the samples of any range of codes one slice.
+    An empty cell borrows from those up to `reach` away. Samples sorted by code make the samples of
+    any range of codes one slice.
     """
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]

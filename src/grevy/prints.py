@@ -49,10 +49,11 @@ def prints_of(activity: NDArray[np.float32], spans: Spans) -> tuple[str, ...]:
     """
     starts = [np.arange(a, b - _PRINTED + 1) for a, b in spans]
     every = np.concatenate([np.empty(0, dtype=np.int64), *starts])
+    n = min(_PRINTS, len(every))
     found = []
-    for i in every[np.unique(np.linspace(0, len(every) - 1, _PRINTS).astype(np.int64))]:
+    for i in every[np.unique(np.linspace(0, max(0, len(every) - 1), n).astype(np.int64))]:
         stretch = np.asarray(activity[i : i + _PRINTED])
-        if len(every) and (stretch != stretch[0]).any():
+        if (stretch != stretch[0]).any():
             found.append(f"{int(_prints(stretch)[0]):016x}")
     return tuple(found)
 

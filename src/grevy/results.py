@@ -10,18 +10,23 @@ from numpy.typing import NDArray
 __all__ = [
     "AtDistance",
     "BehaviourAlone",
+    "Barcode",
     "Candidate",
     "Claim",
     "Confusion",
+    "Consistency",
     "Difference",
     "Drift",
+    "EffectiveDimension",
     "EmbeddingArrays",
+    "HeldOutBits",
     "History",
     "LabelTrace",
     "OnsetClock",
     "Presentation",
     "Results",
     "SampleSize",
+    "RingTest",
     "Score",
     "SessionSummary",
     "StimulusSummary",
@@ -288,6 +293,103 @@ class SampleSize:
     n_effective: float
     memory_s: float
     n_repeats: int
+
+
+@dataclass(frozen=True)
+class HeldOutBits:
+    """Bits above chance on held-out samples, beside those of surrogates that trained alike.
+
+    `runs` holds a value a run, `surrogates` one a surrogate, the mean over its runs; `low` and
+    `high` bound the 95 % interval over runs, `null_low` and `null_high` the middle 95 % of the
+    surrogates. `gain` is the mean of the runs minus that of the surrogates, with its 95 % interval.
+    `p` is one-sided and never zero.
+    """
+
+    runs: tuple[float, ...]
+    surrogates: tuple[float, ...]
+    value: float
+    low: float
+    high: float
+    null_mean: float
+    null_low: float
+    null_high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How well embeddings predict one another on held-out rows, linearly, beside a null.
+
+    `pairs` holds the R2 from the unit of the row to that of the column (a unit is a run, a session
+    or an animal), NaN where both are one; `value` is their mean, with its 95 % interval over units.
+    `in_sample` is what the rows that the maps were fitted on would give. The null is given by its
+    mean and the middle 95 % of it, NaN where there is none; `p` is one-sided and never zero.
+    """
+
+    units: tuple[str, ...]
+    pairs: tuple[tuple[float, ...], ...]
+    value: float
+    low: float
+    high: float
+    in_sample: float
+    null_mean: float
+    null_low: float
+    null_high: float
+    null_in_sample: float
+    p: float
+    n_nulls: int
+    n_trained: int
+    """Rows (samples or bins) that a map was fitted on, of the pair that shares fewest."""
+    n_held_out: int
+    """Rows that it was judged on, of the pair that shares fewest."""
+
+
+@dataclass(frozen=True)
+class EffectiveDimension:
+    """Participation ratios: of an embedding, of the activity, of its channels at equal variance."""
+
+    embedding: float
+    activity: float
+    scaled_activity: float
+    n_latents: int
+    n_channels: int
+    n_samples: int
+
+
+@dataclass(frozen=True)
+class Barcode:
+    """Persistent homology of some points of an embedding.
+
+    `bars[d]` holds (birth, death) of every feature of dimension d that dies, the longest-lived
+    first: parts, loops, voids. Distances are in units of the embedding's root-mean-square distance
+    from its mean. The one part that never dies is not listed.
+    """
+
+    bars: tuple[tuple[tuple[float, float], ...], ...]
+    n_points: int
+
+
+@dataclass(frozen=True)
+class RingTest:
+    """Whether an embedding is one loop: its longest loop beside its second, and beside nulls.
+
+    `ratio` is the lifetime of the longest loop in units of the second's. The null is given by its
+    median and the middle 95 % of it. `betti` counts the parts, loops and voids that outlive the
+    longest of all nulls. `verdict` is "ring", "no ring", or "undecided" where there are too few
+    nulls to tell.
+    """
+
+    ratio: float
+    null_median: float
+    null_low: float
+    null_high: float
+    p: float
+    n_nulls: int
+    betti: tuple[int, ...]
+    verdict: str
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,17 @@ from .blocks import blocks_forget, exchanged, label_blocks
 from .moments import shifted_samples, time_locked
 from .names import content, families, identity
 from .refit import label_names, refit
-from .values import Tested, least_nulls, p_value, q_values
+from .values import Tested, band, interval, least_nulls, p_value, q_values
 
 __all__ = [
     "Tested",
+    "band",
     "blocks_forget",
     "content",
     "exchanged",
     "families",
     "identity",
+    "interval",
     "label_blocks",
     "label_names",
     "least_nulls",

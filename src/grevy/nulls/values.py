@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Tested", "least_nulls", "p_value", "q_values"]
+__all__ = ["Tested", "band", "interval", "least_nulls", "p_value", "q_values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,23 @@ def p_value(observed: float, null: NDArray[np.float64], *, higher: bool) -> floa
     """
     better = null >= observed if higher else null <= observed
     return (int(better.sum()) + 1) / (len(null) + 1)
+
+
+def band(null: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of a null and the bounds of its middle 95 %; NaN where there is none."""
+    if not len(null):
+        return math.nan, math.nan, math.nan
+    low, high = np.quantile(null, (0.025, 0.975)).tolist()
+    return float(null.mean()), low, high
+
+
+def interval(each: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean and 95 % t interval over runs, or units that share nothing; NaN bounds below three."""
+    n, mean = len(each), float(each.mean())
+    if n < 3:
+        return mean, math.nan, math.nan
+    half = float(stats.t.ppf(0.975, n - 1) * each.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
 
 
 def q_values(p: Sequence[float]) -> NDArray[np.float64]:
