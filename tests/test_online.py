@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.parse
-import urllib.request
 
+import h5py
 import numpy as np
 import pytest
 
+from grevy import dandi
 from grevy.stimulus import align, frame_intervals, table_from_series
 
-API = "https://api.dandiarchive.org/api"
 ASSET = "sub-389014/sub-389014_ses-20180705T152908_behavior+image+ophys.nwb"
 
 
 @pytest.mark.skipif(os.environ.get("GREVY_ONLINE") != "1", reason="GREVY_ONLINE is not 1: not run")
 def test_the_real_session_has_the_counts_of_the_simulated_one() -> None:
-    import h5py
-    import remfile
-
-    query = urllib.parse.urlencode({"path": ASSET})
-    page = f"{API}/dandisets/000036/versions/0.230515.1917/assets/?{query}"
-    with urllib.request.urlopen(page, timeout=60) as answer:
-        (asset,) = json.load(answer)["results"]
-    remote = remfile.File(f"{API}/assets/{asset['asset_id']}/download/")
-    with h5py.File(remote, "r") as file:
+    asset = dandi.resolve(f"dandi://000036@0.230515.1917/{ASSET}")
+    assert asset.size == 1_345_317_924
+    assert asset.sha256
+    with dandi.open_remote(asset) as remote, h5py.File(remote, "r") as file:
         traces = file["processing/ophys/DfOverF/imaging_plane_1"]
         assert traces["data"].shape == (41, 127_177)
         assert traces["timestamps"].shape == (127_178,)

@@ -69,17 +69,45 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
     Parameters
     ----------
     file
-        The NWB file.
+        The NWB file, or its address in DANDI (dandi://000036/PATH, or the address of its page);
+        then only what is needed of it is fetched.
     as_json
         Print JSON for programs.
     """
-    from . import nwb
+    from . import dandi, nwb
 
-    description = nwb.describe(file)
+    if dandi.is_address(file):
+        with dandi.open_remote(dandi.resolve(file)) as remote:
+            description = nwb.describe(remote)
+    else:
+        description = nwb.describe(file)
     if as_json:
         print(json.dumps(nwb.to_json(description), indent=2))
     else:
         print(nwb.describe_text(description))
+
+
+@app.command
+def download(address: str, /, *, out: Path = Path(), quiet: _Quiet = False) -> None:
+    """Download a recording from DANDI, verified; one that broke off goes on where it was.
+
+    Parameters
+    ----------
+    address
+        dandi://000036/PATH, dandi://000036@VERSION/PATH, or the address of its page on
+        dandiarchive.org. DANDI_API_KEY lets in to what is not public.
+    out
+        Folder for the file.
+    quiet
+        Show no progress.
+    """
+    from . import dandi
+
+    if not quiet:
+        narrate()
+    with dandi.progress_bar(quiet=quiet) as bar:
+        path = dandi.download(address, out, on_progress=bar)
+    print(path)
 
 
 @app.command
@@ -88,6 +116,7 @@ def run(
     /,
     *,
     out: Path | None = None,
+    cache: Path | None = None,
     config: Path | None = None,
     pairs: Literal["time", "behavior", "hybrid"] | None = None,
     label: _Many = None,
@@ -129,9 +158,11 @@ def run(
     Parameters
     ----------
     file
-        The NWB recording. May be left out with --config.
+        The NWB recording, or its address in DANDI. May be left out with --config.
     out
         Folder for the results; by default the file's name with "-grevy".
+    cache
+        Folder where recordings of DANDI are kept; by default that of the user's caches.
     config
         A run.toml of an earlier run; other options change its settings.
     pairs
@@ -216,10 +247,9 @@ def run(
     settings = read_config(values)
     if not quiet:
         narrate()
-    folder = out or Path(f"{Path(settings.file).stem}-grevy")
-    path = pipeline.run_config(settings, folder, quiet=quiet)
+    path = pipeline.run_config(settings, out, quiet=quiet, cache=cache)
     if not quiet:
-        print(_summary(folder))
+        print(_summary(path.parent))
     print(path)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +16,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import nwb, store
+from . import dandi, nwb, store
 from .atomic import write_atomic
 from .config import TrainConfig, run_hash
-from .errors import ConfigError, FormatError, LockedError
+from .errors import ConfigError, FormatError, GrevyError
 from .evaluate import frame_problem, identity_problem
+from .locks import hold
 from .model import Run, choose_device, fingerprint
 from .questions import Trainer, choose_for, claims_about, decode_question, fold_runs, questions_of
 from .recording import Label, Recording
@@ -55,18 +54,25 @@ _log = logging.getLogger("grevy")
 
 
 def run(
-    file: str | Path, out: str | Path | None = None, *, quiet: bool = False, **settings: Any
+    file: str | Path,
+    out: str | Path | None = None,
+    *,
+    quiet: bool = False,
+    cache: str | Path | None = None,
+    **settings: Any,
 ) -> Path:
     """Do everything: read, choose, train, decode, and write the report.
 
     Parameters
     ----------
     file : str or Path
-        The NWB recording.
+        The NWB recording; it may be an address in DANDI (`dandi.parse`).
     out : str or Path, optional
         Folder of the run; by default the file's name with "-grevy".
     quiet : bool
         No progress on the terminal.
+    cache : str or Path, optional
+        Where recordings of DANDI are kept; as `dandi.cache_folder` says by default.
     **settings
         Fields of `RunConfig`.
 
@@ -84,17 +90,33 @@ def run(
         If the recording cannot be read.
     LockedError
         If another process works in the folder.
+    NetworkError
+        If DANDI cannot be reached.
     """
     config = read_config({"file": str(file), **settings})
-    return run_config(config, out or f"{Path(file).stem}-grevy", quiet=quiet)
+    return run_config(config, out, quiet=quiet, cache=cache)
 
 
-def run_config(config: RunConfig, out: str | Path, *, quiet: bool = False) -> Path:
+def run_config(
+    config: RunConfig,
+    out: str | Path | None = None,
+    *,
+    quiet: bool = False,
+    cache: str | Path | None = None,
+) -> Path:
     """`run` with settings that were checked before."""
-    out = Path(out)
+    file = Path(config.file)
+    asset = dandi.resolve(config.file) if dandi.is_address(config.file) else None
+    if asset is not None:
+        # The version that was found is part of the settings, or the run could not be repeated.
+        config, file = replace(config, file=asset.url), Path(asset.name)
+    out = Path(out or f"{file.stem}-grevy")
     _refuse_finished(out)
+    if asset is not None:
+        with dandi.progress_bar(quiet=quiet) as bar:
+            file = dandi.download(asset, dandi.cache_folder(asset, cache), on_progress=bar)
     recording = nwb.read(
-        config.file,
+        file,
         series=config.series,
         units=config.units,
         bin_s=config.bin_s,
@@ -151,34 +173,18 @@ def _add_stimulus_labels(recording: Recording) -> Recording:
     return replace(recording, labels={**extra, **recording.labels})
 
 
-def _lock(handle: int) -> None:
-    """Take a file for this process, or raise OSError; the system frees it when the process ends."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 @contextmanager
 def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterator[None]:
     """The run's folder, held by this process, with its settings written or found unchanged."""
-    try:
-        (out / "models").mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ConfigError(f"the folder {out} cannot be written: {error.strerror}.") from error
-    try:
+    with ExitStack() as stack:
         try:
-            _lock(lock)
+            (out / "models").mkdir(parents=True, exist_ok=True)
+            lock = hold(out / ".lock", str(out), advice="wait for it or use --out.")
+            stack.enter_context(lock)
+        except GrevyError:
+            raise
         except OSError as error:
-            holder = os.read(lock, 200).decode(errors="replace") or "another process"
-            raise LockedError(f"{out} is in use by {holder}; wait for it or use --out.") from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{platform.node()}:{os.getpid()}".encode(), 0)
+            raise ConfigError(f"the folder {out} cannot be written: {error.strerror}.") from error
         target = out / "run.toml"
         if target.exists():
             other = changed(read_config(load_toml(target)), config)
@@ -192,9 +198,6 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
         with write_atomic(target) as file:
             file.write(to_toml(config, resolved).encode())
         yield
-        (out / ".lock").unlink(missing_ok=True)
-    finally:
-        os.close(lock)
 
 
 def run_recording(

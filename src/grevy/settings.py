@@ -38,7 +38,7 @@ class RunConfig:
     Attributes
     ----------
     file : str
-        The NWB recording.
+        The NWB recording: a path, or an address in DANDI.
     series, units, bin_s, epochs, stimuli, nan, times
         What to read, as in `nwb.read`.
     pairs : {"time", "behavior", "hybrid"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from .facts import (
     TableFacts,
     UnitsFacts,
 )
-from .files import load, open_nwb, text
+from .files import NwbFile, load, of_file, open_nwb, text
 from .intervals import spans
 from .stimuli import Shown, find_stimuli
 from .suggest import options, population
@@ -38,13 +36,13 @@ SCAN_BYTES = 512 << 20
 """Traces larger than this are described without looking at their values."""
 
 
-def describe(path: str | os.PathLike[str], *, allow_external: bool = False) -> Description:
+def describe(path: NwbFile, *, allow_external: bool = False) -> Description:
     """Look at an NWB file: activity, units, stimuli, behaviour, intervals, and what is wrong.
 
     Parameters
     ----------
-    path : path
-        An NWB 2 file in HDF5; it is opened read-only.
+    path : path, binary file or h5py.File
+        An NWB 2 file in HDF5; it is opened read-only. One that is open stays so.
     allow_external : bool
         Whether the file may point to data in other files.
 
@@ -83,9 +81,9 @@ def describe(path: str | os.PathLike[str], *, allow_external: bool = False) -> D
             if sources and path_read == sources[0].path:
                 chosen += [f"{k} {v}" for k, v in advice.items()]
             chosen += options(file, behavior, tables, stimuli, times, said)
-            suggestion = " ".join([f"grevy run {shlex.quote(str(path))}", *chosen])
+            suggestion = " ".join([f"grevy run {shlex.quote(of_file(path))}", *chosen])
         return Description(
-            file=_file(Path(path), file),
+            file=_file(path, file),
             activity=activity,
             units=counted,
             stimuli=stimuli,
@@ -96,13 +94,13 @@ def describe(path: str | os.PathLike[str], *, allow_external: bool = False) -> D
         )
 
 
-def _file(path: Path, file: Any) -> FileFacts:
+def _file(path: NwbFile, file: Any) -> FileFacts:
     def at(name: str) -> str:
         return text(file[name][()]) if name in file else ""
 
     return FileFacts(
-        path=str(path),
-        size_bytes=path.stat().st_size,
+        path=of_file(path),
+        size_bytes=file.id.get_filesize(),
         nwb_version=text(file.attrs.get("nwb_version", "")),
         identifier=at("identifier"),
         session_description=at("session_description"),

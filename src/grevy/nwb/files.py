@@ -10,24 +10,27 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
+from ..errors import DataError, GrevyError, LimitError, NetworkError, UnsafeFileError
 from ..room import free_bytes, room
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = [
+    "NwbFile",
+    "OpenFile",
     "holds",
     "load",
     "matrix",
     "neurodata_type",
+    "of_file",
     "open_nwb",
     "refuse_bomb",
     "refuse_forged",
@@ -48,9 +51,36 @@ MAX_RATIO, RATIO_FROM_BYTES = 1000, 64 << 20
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
+class OpenFile(Protocol):
+    """A binary file open for reading. `name` says what it is called, where it has one."""
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Fill a buffer."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place."""
+
+    def tell(self) -> int:
+        """The place."""
+
+
+NwbFile = str | os.PathLike[str] | OpenFile
+"""What can be read: a path, an open binary file, or an open h5py.File."""
+
+
+def of_file(file: NwbFile) -> str:
+    """The path or address of a file."""
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file)
+    return str(getattr(file, "filename", None) or getattr(file, "name", "an open file"))
+
+
 @contextmanager
-def open_nwb(path: str | os.PathLike[str], *, allow_external: bool = False) -> Iterator[h5py.File]:
+def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.File]:
     """Open an NWB 2 file read-only, having checked that it is one and keeps to itself.
+
+    An open file stays open. If it says by `failure` that a read failed, that error is raised, for
+    HDF5 takes some objects that it could not read for objects that are not there.
 
     Raises
     ------
@@ -59,19 +89,23 @@ def open_nwb(path: str | os.PathLike[str], *, allow_external: bool = False) -> I
     UnsafeFileError
         If it has data or links outside itself and `allow_external` is not set.
     """
-    file = Path(path)
-    _refuse_other(file)
+    file = Path(of_file(path))
+    if isinstance(path, str | os.PathLike):
+        _refuse_other(file)
     import h5py
 
     try:
-        with h5py.File(file, "r") as opened:
+        whole = isinstance(path, h5py.File)
+        with nullcontext(path) if whole else h5py.File(path, "r") as opened:
             _refuse_version(file, opened)
             if not allow_external:
                 _refuse_external(file, opened)
             yield opened
+        _refuse_failure(path)
     except GrevyError:
         raise
     except _DAMAGE as error:
+        _refuse_failure(path)
         reason = str(error).strip("'\" ") or type(error).__name__
         hint = (
             "It has been cut short: download or copy it again."
@@ -83,6 +117,13 @@ def open_nwb(path: str | os.PathLike[str], *, allow_external: bool = False) -> I
         ) from error
     except MemoryError as error:
         raise LimitError(f"{file.name} must fit into memory; found that it does not.") from error
+
+
+def _refuse_failure(file: NwbFile) -> None:
+    """Raise what an open file says that it met."""
+    failure = getattr(file, "failure", "")
+    if failure:
+        raise NetworkError(failure) from None
 
 
 def _refuse_other(file: Path) -> None:

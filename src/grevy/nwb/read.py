@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from .activity import (
     read_activity,
 )
 from .behavior import find_label
-from .files import open_nwb
+from .files import NwbFile, of_file, open_nwb
 from .intervals import Spans, inside, restrict_to, spans, union, without
 from .stimuli import find_stimuli
 from .tables import table
@@ -35,7 +34,7 @@ __all__ = ["read"]
 
 
 def read(
-    path: str | os.PathLike[str],
+    path: NwbFile,
     *,
     series: str | None = None,
     units: str | None = None,
@@ -54,8 +53,8 @@ def read(
 
     Parameters
     ----------
-    path : path
-        An NWB 2 file in HDF5; it is opened read-only.
+    path : path, binary file or h5py.File
+        An NWB 2 file in HDF5; it is opened read-only. One that is open stays so.
     series : str, optional
         Object path of the traces to read.
     units : str, optional
@@ -120,7 +119,7 @@ def read(
             labels=found,
             channels=traces.channels,
             stimulus=track,
-            name=Path(path).name,
+            name=Path(of_file(path)).name,
             activity_unit=traces.unit,
             source=traces.path,
             notes=[*said, *aligned],

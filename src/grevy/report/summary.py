@@ -111,7 +111,7 @@ def gather(
     session, track = _session(recording, config), recording.stimulus
     warnings = [*said, wording.bits_warning(table), *(remarks(track) if track else ())]
     return Results(
-        title=recording.name or Path(config.file).name,
+        title=recording.name or _file(config),
         session=session,
         stimuli=_stimuli(recording),
         presentations=_presentations(recording),
@@ -147,7 +147,7 @@ def _session(recording: Recording, config: RunConfig) -> SessionSummary:
     own = {k: v for k, v in recording.labels.items() if k not in ("frame", "stimulus")}
     return SessionSummary(
         name=recording.name,
-        file=Path(config.file).name,
+        file=_file(config),
         source=recording.source,
         n_samples=recording.n_samples,
         n_channels=recording.n_channels,
@@ -245,7 +245,12 @@ def _settings(config: RunConfig, resolved: Mapping[str, str], final: Run) -> dic
         "chosen: temperature": f"{c.temperature:g}",
     }
     given = {k: str(v) for k, v in vars(config).items() if not k.startswith("__")}
-    return {**resolved, **chosen, **given, "file": Path(config.file).name}
+    return {**resolved, **chosen, **given, "file": _file(config)}
+
+
+def _file(config: RunConfig) -> str:
+    """The recording's address in an archive, or its file's name: the folder stays private."""
+    return config.file if "://" in config.file else Path(config.file).name
 
 
 def versions(device: str) -> dict[str, str]:

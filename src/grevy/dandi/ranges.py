@@ -1,0 +1,98 @@
+"""Parts of a file over HTTP: the bytes that were asked for, or trouble."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .http import Trouble, Web, answer
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["Part", "part_of"]
+
+_PIECE = 1 << 16
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a file on their way.
+
+    Attributes
+    ----------
+    start : int
+        Where they begin: 0 if the server sends the whole file instead.
+    length : int
+        How many there are.
+    etag : str
+        What the server calls this state of the file, "" where it does not say.
+    url : str
+        Where they come from; a signed link is never shown.
+    pieces : iterator of bytes
+        Raises `Trouble` if there are fewer or more than announced.
+    """
+
+    start: int
+    length: int
+    etag: str
+    url: str
+    pieces: Iterator[bytes]
+
+
+@contextmanager
+def part_of(
+    web: Web, url: str, start: int, stop: int, *, size: int, etag: str = ""
+) -> Iterator[Part]:
+    """Ask for bytes [start, stop) of a file of `size` bytes, in the state `etag` if that is given.
+
+    Raises
+    ------
+    Trouble
+        If the answer is not a part of a file of that size.
+    """
+    wanted = {"Range": f"bytes={start}-{stop - 1}"} | ({"If-Range": etag} if etag else {})
+    with answer(web, url, **wanted) as got:
+        coding = got.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise Trouble(url, "content that was compressed on its way, of which no part can be "
+                          "told", "Check whether a proxy does that.")  # fmt: skip
+        state = got.headers.get("ETag", "")
+        state = "" if state.startswith("W/") else state  # a weak one names no bytes
+        begin, length = _announced(got, url, start, stop, size)
+        yield Part(begin, length, state, got.url, _pieces(got, url, length))
+
+
+def _announced(
+    got: requests.Response, url: str, start: int, stop: int, size: int
+) -> tuple[int, int]:
+    """Where the bytes begin and how many there are, as the answer says."""
+    if got.status_code == 416:
+        raise Trouble(url, f"a file that ends before byte {start}, where DANDI lists {size}")
+    if got.status_code == 200:
+        length = got.headers.get("Content-Length", str(size))
+        if length != str(size):
+            raise Trouble(url, f"a file of {length[:20]} bytes where DANDI lists {size}")
+        return 0, size
+    found = _RANGE.fullmatch(got.headers.get("Content-Range", "").strip())
+    first, last, whole = (int(n) for n in found.groups()) if found else (0, 0, -1)
+    if found and whole != size:
+        raise Trouble(url, f"a file of {whole} bytes where DANDI lists {size}")
+    if not found or first != start or not start <= last < stop:
+        raise Trouble(url, "another part of the file than the one asked for")
+    return start, last + 1 - start
+
+
+def _pieces(got: requests.Response, url: str, length: int) -> Iterator[bytes]:
+    left = length
+    for piece in got.iter_content(_PIECE):
+        left -= len(piece)
+        if left < 0:
+            raise Trouble(url, "more bytes than it announced")
+        yield piece
+    if left:
+        raise Trouble(url, f"{length - left} bytes of {length}", passes=True)
