@@ -25,7 +25,7 @@ from grevy.controls import (
     subsets,
 )
 from grevy.controls.channels import _thinned
-from grevy.controls.distance import _JUDGED, _trend
+from grevy.controls.distance import _JUDGED, _mean_of_pairs, _trend
 from grevy.decode import METRICS, Target, candidates, evenly
 from grevy.draws import Purpose, uniforms
 from grevy.encoders import EncoderSpec
@@ -47,7 +47,14 @@ from grevy.nulls import families
 from grevy.recording import Label, Recording, make_recording
 from grevy.scoring import differences, scores
 from grevy.search import with_spans
-from grevy.splits import Plan, block_plan, mask_of, repeat_plan, training_spans
+from grevy.splits import (
+    Plan,
+    block_plan,
+    mask_of,
+    repeat_plan,
+    trained_samples,
+    training_spans,
+)
 from grevy.stimulus import align, table_from_intervals
 from grevy.training import train
 from grevy.windows import ReceptiveField
@@ -382,6 +389,23 @@ def test_a_code_that_turns_drifts_and_one_that_stays_does_not() -> None:
     assert row.statistic == "error rate"
 
 
+def test_pairs_that_folds_ask_for_twice_count_once() -> None:
+    asked, learnt, far = _mean_of_pairs(
+        np.array([2, 1, 2, 1]), np.array([0, 2, 0, 0]), np.array([1.0, 5.0, 3.0, 7.0])
+    )
+    assert list(zip(asked, learnt, far, strict=True)) == [(1, 0, 7.0), (1, 2, 5.0), (2, 0, 2.0)]
+    recording = drifting(3, 1.0, repeats=5)
+    assert recording.stimulus is not None
+    problem, _, features = prepared(recording)
+    plan = repeat_plan(
+        recording.stimulus, recording.epochs, n_folds=10, seed=0, guard=3, leave_out=2,
+        set_aside=False,
+    )  # fmt: skip
+    row = drift(problem, plan, recording.epochs, features[:1] * plan.n_folds, n=9)[0]
+    assert row.n_repeats == 5
+    assert row.by_distance[0].n_presentations == 5
+
+
 def _pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     table = np.array([(i, j) for i in range(n) for j in range(n) if i != j])
     return table[:, 0], table[:, 1]
@@ -676,10 +700,9 @@ def test_sample_sizes_count_repeats_and_samples_of_embedding_and_labels() -> Non
     recording = session(13, movies=2, repeats=7)
     problem, plan, features = prepared(recording, folds=5)
     which = identity_problem(recording)
-    unscored = (problem.subset == 1) & np.isin(
-        plan.group, np.unique(plan.group[plan.fold >= 0])[:2]
-    )
-    plan = replace(plan, fold=np.where(unscored, -1, plan.fold))
+    scored = np.unique(plan.group[plan.scored])
+    unscored = (problem.subset == 1) & np.isin(plan.group, scored[:2])
+    plan = replace(plan, tested=plan.tested & ~unscored)
     embedding, frame, stimulus = sample_sizes(recording, [problem, which], plan, features[0])
     shown = int((problem.subset >= 0).sum())
     assert [r.series for r in (embedding, frame, stimulus)] == [EMBEDDING, "frame", "stimulus"]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AtDistance",
-    "BehaviourAlone",
     "Barcode",
+    "BehaviourAlone",
     "Candidate",
     "Claim",
     "Confusion",
@@ -25,8 +25,8 @@ __all__ = [
     "OnsetClock",
     "Presentation",
     "Results",
-    "SampleSize",
     "RingTest",
+    "SampleSize",
     "Score",
     "SessionSummary",
     "StimulusSummary",

@@ -160,6 +160,16 @@ def _one_by_one(
     return pairs // wide, pairs % wide, each
 
 
+def _mean_of_pairs(
+    asked: NDArray[np.int64], learnt: NDArray[np.int64], far: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """One row a pair, in order: folds that overlap ask for the same one more than once."""
+    pairs, which = np.unique(np.stack([asked, learnt], axis=1), axis=0, return_inverse=True)
+    which = which.ravel()
+    n = np.bincount(which, minlength=len(pairs))
+    return pairs[:, 0], pairs[:, 1], np.bincount(which, far, len(pairs)) / np.maximum(n, 1)
+
+
 def _trend(
     asked: NDArray[np.int64],
     learnt: NDArray[np.int64],
