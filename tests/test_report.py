@@ -23,6 +23,7 @@ import fake_results as fake
 from grevy.errors import FormatError
 from grevy.report import figures, saved
 from grevy.report import page as report
+from grevy.report.numbers import Scale
 from grevy.results import EmbeddingArrays, Results
 
 DPI = 40
@@ -389,7 +390,7 @@ def test_numbers_that_are_none_are_dashes():
     ],
 )
 def test_numbers_have_sensible_digits(metric, unit, value, text):
-    assert report._Scale(metric, unit, [value]).number(value) == text
+    assert Scale(metric, unit, [value]).number(value) == text
 
 
 def test_the_live_view_holds_at_most_8000_points(movies):

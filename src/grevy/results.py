@@ -15,15 +15,18 @@ __all__ = [
     "Claim",
     "Confusion",
     "Consistency",
+    "Controls",
     "Difference",
     "Drift",
     "EffectiveDimension",
     "EmbeddingArrays",
+    "FoldSummary",
     "HeldOutBits",
     "History",
     "LabelTrace",
     "OnsetClock",
     "Presentation",
+    "Quality",
     "Results",
     "RingTest",
     "SampleSize",
@@ -393,6 +396,51 @@ class RingTest:
 
 
 @dataclass(frozen=True)
+class FoldSummary:
+    """How the folds of some targets lay.
+
+    `what` is "repeats" or "blocks"; `n_left_out` how many a fold leaves out; `shared_samples` how
+    many of its test samples an encoder was trained on, over all folds; `set_aside` whether some
+    were kept for choosing and never scored.
+    """
+
+    what: str
+    targets: tuple[str, ...]
+    n_folds: int
+    n_left_out: int
+    guard_samples: int
+    shared_samples: int
+    set_aside: bool
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What else could explain the scores; `unchecked` says what was not asked, and why."""
+
+    behaviour: tuple[BehaviourAlone, ...] = ()
+    clocks: tuple[OnsetClock, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    sizes: tuple[SampleSize, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The embedding on held-out samples of the first fold; `unchecked` as in `Controls`.
+
+    `null` says what runs the nulls of `consistency` and `ring` are: "surrogates" (channels shifted
+    apart), "labels" (labels moved away from the activity), or "" for none.
+    """
+
+    bits: HeldOutBits | None = None
+    consistency: Consistency | None = None
+    dimension: EffectiveDimension | None = None
+    ring: RingTest | None = None
+    null: str = ""
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Confusion:
     """Which stimulus was on the screen (rows) and which was said (columns), in samples."""
 
@@ -441,6 +489,9 @@ class Results:
     claims: tuple[Claim, ...] = ()
     flags: tuple[str, ...] = ()
     """Why the scores are no held-out scores; empty where they are."""
+    folds: tuple[FoldSummary, ...] = ()
+    controls: Controls = Controls()
+    quality: Quality = Quality()
 
 
 @dataclass(frozen=True, eq=False)

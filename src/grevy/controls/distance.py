@@ -70,7 +70,7 @@ def drift(
     features : sequence of Features
         Of each fold; the embedding is used.
     n : int
-        Other orders.
+        Other orders; with 0 there is no p value.
     seed : int
     device : str
 
@@ -197,6 +197,8 @@ def _trend(
     strength = np.where(enough, (rest @ far) / np.where(enough, spread, 1.0), np.inf)
     if not enough[0]:
         return float("nan"), float("nan")
+    if not n:
+        return float(strength[0] / spread[0]), float("nan")
     # Orders that differ in direction alone agree, but not to the last digit.
     observed = strength[0] - 1e-9 * float(np.linalg.norm(far))
     return float(strength[0] / spread[0]), p_value(observed, strength[1:], higher=True)
