@@ -5,11 +5,13 @@ Nothing here fails a run: what cannot be computed is left out, and said with its
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .config import TrainConfig
 from .controls import behaviour_alone, drift, onset_clock, sample_sizes
@@ -43,7 +45,7 @@ from .results import (
 )
 from .search import with_spans
 from .settings import RunConfig, guard
-from .splits import mask_of, training_spans
+from .splits import Plan, mask_of, training_spans
 from .windows import Spans, keep
 
 __all__ = ["controls_of", "folds_of", "quality_of"]
@@ -292,6 +294,19 @@ def _ring(parts: Sequence[Split], nulls: Sequence[Sequence[Split]], config: RunC
     return ring_test(observed, theirs)
 
 
+def _every_block_moved(plan: Plan, n: int, seed: int) -> NDArray[np.int64]:
+    """Orders of blocks in which none stays, (T, n): one that stays is no null of the encoder."""
+    inside = np.flatnonzero(plan.group >= 0)
+    found: list[NDArray[np.int64]] = []
+    for number in itertools.count(1):
+        if len(found) == n:
+            break
+        taken = exchanged(plan, np.array([number]), seed)[:, 0]
+        if (taken[inside] != inside).all():
+            found.append(taken)
+    return np.stack(found, axis=1)
+
+
 def _relabelled(
     recording: Recording, question: Question, learnt: Sequence[str], config: RunConfig
 ) -> tuple[list[tuple[int, Recording]], str]:
@@ -301,7 +316,7 @@ def _relabelled(
         asked = {p.name: p for p in question.problems}
         why = [blocks_forget(asked[n], plan, config.surrogates) for n in learnt if n in asked]
         if all(n in asked for n in learnt) and not any(why):
-            taken = exchanged(plan, numbers, config.seed)
+            taken = _every_block_moved(plan, config.surrogates, config.seed)
         else:
             why = [w for w in why if w] or ["They are not decoded in the blocks."]
             return [], f"Labels were not moved for a null of consistency. {why[0]}"

@@ -58,7 +58,7 @@ DEMO_SESSION: Mapping[str, Any] = {
     "n_frames": 300,
     "n_cells": 80,
 }
-DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5, "behaviour": ["running"]}
+DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5, "behaviour": ["running_velocity"]}
 _log = logging.getLogger("grevy")
 
 

@@ -44,8 +44,8 @@ def agreement(found: Consistency, ax: Axes) -> Axes:
             colour = "white" if value > 0.6 else "#262b33"
             ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
     ticks = range(len(found.units))
-    ax.set_xticks(ticks, [plain(u) for u in found.units])
-    ax.set_yticks(ticks, [plain(u) for u in found.units])
+    ax.set_xticks(ticks, [plain(u, 10) for u in found.units])
+    ax.set_yticks(ticks, [plain(u, 10) for u in found.units])
     ax.set_xlabel("predicted")
     ax.set_ylabel("predicted from")
     ax.grid(visible=False)

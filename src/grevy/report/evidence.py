@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..nulls import least_nulls, q_values
+from scipy import stats
+
 from ..results import BehaviourAlone, Controls, Difference, Drift, OnsetClock, Quality
 from .numbers import NOTHING, Scale, amount
 from .verdicts import ALPHA
 
 __all__ = ["Table", "cautions", "compared", "controls_said", "methods", "quality_said", "tables"]
 
-_LEAST = least_nulls(1, ALPHA)
+_LEAST = math.ceil(1 / ALPHA) - 1
 """Surrogates below which no p value is worth saying."""
 
 
@@ -174,7 +175,7 @@ def _clock_table(rows: Sequence[OnsetClock]) -> Table | None:
 def _drifting(rows: Sequence[Drift]) -> tuple[list[Drift], list[Drift]]:
     """Those with a p value, and of them those that drift, corrected for their number."""
     tested = [r for r in rows if math.isfinite(r.p)]
-    q = q_values([r.p for r in tested]).tolist() if tested else []
+    q = stats.false_discovery_control([r.p for r in tested]).tolist() if tested else []
     return tested, [r for r, each in zip(tested, q, strict=True) if each < ALPHA]
 
 
