@@ -180,6 +180,14 @@ def _claims(rng: np.random.Generator) -> list[Claim]:
     return rows
 
 
+def above_chance() -> list[Difference]:
+    """Every movie is decoded better than by a constant guess."""
+    return [
+        Difference("frame", m, "median error", "constant", -4.0, -5.0, -3.0, 8, "embedding", "s")
+        for m in MOVIES
+    ]
+
+
 def _controls() -> Controls:
     """Running tells three movies as well as the cells do; one movie is a clock, one drifts."""
     scores, gaps, clocks, drifts = [], [], [], []

@@ -18,6 +18,11 @@ def answers(r: Results) -> dict[str, str]:
     return {item.question: item.answer for item in checklist(r)}
 
 
+def session() -> Results:
+    results, _ = fake.movies()
+    return replace(results, differences=(*results.differences, *fake.above_chance()))
+
+
 def _scores(r: Results, **change: object) -> Results:
     return replace(r, scores=tuple(replace(s, **change) for s in r.scores))  # type: ignore[arg-type]
 
@@ -78,6 +83,8 @@ def _claims(r: Results, **change: object) -> Results:
         ("clock", lambda r: _clocks(r, 1.0), "partly", "yes"),
         ("clock", lambda r: _clocks(r, -1.0), "partly", "no"),
         ("clock", lambda r: replace(r, controls=Controls()), "partly", "not applicable"),
+        ("clock", lambda r: replace(r, differences=()), "partly", "not applicable"),
+        ("behaviour explains", lambda r: replace(r, differences=()), "partly", "not applicable"),
         ("seeds", lambda r: replace(r, quality=Quality()), "yes", "no"),
         ("found again", lambda r: replace(r, versions={}), "partly", "partly"),
         ("found again", lambda r: replace(r, versions={}, settings={}), "partly", "no"),
@@ -92,15 +99,14 @@ def _claims(r: Results, **change: object) -> Results:
 def test_an_answer_follows_its_fact(
     words: str, change: Callable[[Results], Results], before: str, after: str
 ) -> None:
-    results, _ = fake.movies()
+    results = session()
     (question,) = [q for q in answers(results) if words in q]
     assert answers(results)[question] == before
     assert answers(change(results))[question] == after
 
 
 def test_facts_stand_in_the_reasons() -> None:
-    results, _ = fake.movies()
-    said = {item.question: item.because for item in checklist(results)}
+    said = {item.question: item.because for item in checklist(session())}
     text = " ".join(said.values())
     for words in (
         "The unit is repeats, never samples: 8; 108000 samples of stimulus are worth 15.",

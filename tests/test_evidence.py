@@ -10,14 +10,16 @@ from grevy.results import Controls, Quality
 
 RESULTS = fake.movies()[0]
 CONTROLS, QUALITY = RESULTS.controls, RESULTS.quality
+GAPS = fake.above_chance()
 NAN = float("nan")
 
 
 def test_every_control_has_a_sentence() -> None:
-    said = " ".join(controls_said(CONTROLS))
+    said = " ".join(controls_said(CONTROLS, GAPS))
     names = ", ".join(f"'{m}'" for m in fake.MOVIES[:3])
     for words in (
         f"not shown to tell more of frames than running and pupil alone for 3 of 12 stimuli "
+        "that are decoded better than chance "
         f"({names}), on the 90% of samples",
         "better than chance for 2 of 12 stimuli",
         f"For '{fake.MOVIES[1]}' nothing is shown beyond that clock",
@@ -34,15 +36,22 @@ def test_good_news_is_said_as_such() -> None:
     still = tuple(replace(d, p=0.5) for d in CONTROLS.drifts)
     quiet = tuple(replace(c, clock_low=-1.0) for c in CONTROLS.clocks)
     whole = replace(behaviour, share=1.0, differences=better)
-    said = " ".join(controls_said(Controls((whole,), quiet, still)))
-    assert "tells more of frames than running and pupil alone for all 12 stimuli: what" in said
+    said = " ".join(controls_said(Controls((whole,), quiet, still), GAPS))
+    assert "alone for all 12 stimuli that are decoded better than chance: what the animal" in said
     assert "no clock since the onset was found" in said
     assert "not shown to grow" in said
-    assert cautions(Controls((whole,), quiet, still), QUALITY) == []
+    assert cautions(Controls((whole,), quiet, still), QUALITY, GAPS) == []
+
+
+def test_where_no_score_is_better_than_chance_behaviour_has_nothing_to_explain() -> None:
+    said = controls_said(CONTROLS, [g for g in GAPS if g.stimulus in fake.MOVIES[2:4]])
+    assert f"for 1 of 2 stimuli that are decoded better than chance ('{fake.MOVIES[2]}')" in said[0]
+    assert not any("pupil" in line for line in controls_said(CONTROLS, []))
+    assert not any("pupil" in line for line in cautions(CONTROLS, QUALITY, []))
 
 
 def test_what_takes_away_from_scores_is_a_caution() -> None:
-    said = cautions(CONTROLS, QUALITY)
+    said = cautions(CONTROLS, QUALITY, GAPS)
     assert [w.split()[0] for w in said] == ["The", "A", "The"]
     assert "not shown to tell more of frames" in said[0]
     assert f"may explain the score of '{fake.MOVIES[1]}'" in said[1]
@@ -53,7 +62,7 @@ def test_what_takes_away_from_scores_is_a_caution() -> None:
     poor = replace(
         QUALITY, bits=replace(bits, gain_low=-0.1), consistency=replace(seeds, value=0.1)
     )
-    said = cautions(Controls(), poor)
+    said = cautions(Controls(), poor, GAPS)
     assert "not shown to exceed those of unrelated channels" in said[0]
     assert "Seeds agree no better than they do by chance" in said[1]
 
@@ -82,7 +91,7 @@ def test_tables_hold_the_numbers_and_p_values_only_where_they_can_be_small() -> 
     assert len(behaviour.lines) == len(clocks.lines) == len(drifts.lines) == 12
     assert behaviour.lines[0][1][-1] == "undecided"
     assert [line[1][-1] for line in clocks.lines[:3]] == [
-        "a clock, and more", "the clock may be all", "no clock found",
+        "clock and more", "clock alone?", "no clock",
     ]  # fmt: skip
     assert drifts.lines[0][1][2] == "7"
     (quality,) = found["quality"]

@@ -335,7 +335,7 @@ def test_the_page_says_controls_quality_and_the_checklist(movies):
     _, text, results, _ = movies
     page = Page(text).text
     for line in (
-        *controls_said(results.controls),
+        *controls_said(results.controls, results.differences),
         *quality_said(results.quality),
         *(f"{item.answer.capitalize()}. {item.because}" for item in checklist(results)),
     ):

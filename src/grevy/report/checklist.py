@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..results import Results, Score
-from .evidence import compared
+from .evidence import above_chance, compared
 
 __all__ = ["Item", "checklist"]
 
@@ -191,9 +191,11 @@ def _behaviour(r: Results) -> Item:
         return _none(question)
     if not r.controls.behaviour:
         return Item(question, "no", "No behaviour was read, so it was not looked at.")
-    gaps = [d for row in r.controls.behaviour for d in compared(row)]
+    gaps = [d for row in r.controls.behaviour for d in compared(row, r.differences)]
     better = sum(d.better == "embedding" for d in gaps)
     labels = sorted({n for row in r.controls.behaviour for n in row.labels})
+    if not gaps:
+        return Item(question, "not applicable", "No score is better than chance.")
     said = f"The embedding tells more than {', '.join(labels)} in {better} of {len(gaps)} cases."
     return Item(question, "yes" if better == len(gaps) else "partly" if better else "no", said)
 
@@ -203,6 +205,10 @@ def _clock(r: Results) -> Item:
     rows = r.controls.clocks
     if not rows:
         return Item(question, "not applicable", "There are no stimuli of equal length to ask.")
+    found = above_chance(r.differences)
+    rows = tuple(c for c in rows if ("frame", c.stimulus, "median error") in found)
+    if not rows:
+        return Item(question, "not applicable", "No score is better than chance.")
     more = sum(c.content_low > 0 for c in rows)
     ticking = sum(c.clock_low > 0 for c in rows)
     said = (

@@ -12,7 +12,16 @@ from ..results import BehaviourAlone, Controls, Difference, Drift, OnsetClock, Q
 from .numbers import NOTHING, Scale, amount
 from .verdicts import ALPHA
 
-__all__ = ["Table", "cautions", "compared", "controls_said", "methods", "quality_said", "tables"]
+__all__ = [
+    "Table",
+    "above_chance",
+    "cautions",
+    "compared",
+    "controls_said",
+    "methods",
+    "quality_said",
+    "tables",
+]
 
 _LEAST = math.ceil(1 / ALPHA) - 1
 """Surrogates below which no p value is worth saying."""
@@ -42,27 +51,52 @@ def _target(name: str) -> str:
 # Behaviour
 
 
-def compared(row: BehaviourAlone) -> list[Difference]:
-    """Embedding minus behaviour in the metric that sentences are about."""
-    metrics = {d.metric for d in row.differences}
-    main = "median error" if "median error" in metrics else "accuracy"
-    return [d for d in row.differences if d.metric == main]
+def _main(metrics: Sequence[str]) -> str:
+    """The metric that sentences are about."""
+    return "median error" if "median error" in metrics else "accuracy"
 
 
-def _behaviour_said(row: BehaviourAlone) -> str:
-    rows = compared(row)
+def above_chance(gaps: Sequence[Difference]) -> set[tuple[str, str, str]]:
+    """Target, stimulus and metric of every score that is better than the best constant guess."""
+    return {
+        (d.target, d.stimulus, d.metric)
+        for d in gaps
+        if d.baseline == "constant" and d.better == "embedding"
+    }
+
+
+def compared(row: BehaviourAlone, gaps: Sequence[Difference]) -> list[Difference]:
+    """Embedding minus behaviour in the metric of sentences, where the embedding beats chance.
+
+    Parameters
+    ----------
+    row : BehaviourAlone
+    gaps : sequence of Difference
+        Of the run: those to the best constant say where there is a score to be explained.
+    """
+    main = _main([d.metric for d in row.differences])
+    found = above_chance(gaps)
+    return [
+        d for d in row.differences if d.metric == main and (d.target, d.stimulus, d.metric) in found
+    ]
+
+
+def _behaviour_said(row: BehaviourAlone, gaps: Sequence[Difference]) -> str:
+    rows = compared(row, gaps)
     if not rows:
         return ""
     what, labels = _target(rows[0].target), " and ".join(row.labels)
     part = "" if row.share > 0.999 else f", on the {row.share:.0%} of samples where it is known"
     left = [d.stimulus for d in rows if d.better != "embedding"]
-    many = f" for {_of(len(left), len(rows))} ({_names(left)})" if len(rows) > 1 else ""
+    several = len(rows) > 1
+    found = " that are decoded better than chance" if several else ""
     if left:
+        many = f" for {_of(len(left), len(rows))}{found} ({_names(left)})" if several else ""
         return (
             f"The embedding is not shown to tell more of {what} than {labels} alone{many}{part}: "
             "there the score may be of what the animal did."
         )
-    every = f" for {_of(len(rows), len(rows))}" if len(rows) > 1 else ""
+    every = f" for {_of(len(rows), len(rows))}{found}" if several else ""
     return (
         f"The embedding tells more of {what} than {labels} alone{every}{part}: what the animal "
         "did, as far as it was read, does not explain the score."
@@ -73,7 +107,10 @@ def _behaviour_table(rows: Sequence[BehaviourAlone]) -> Table | None:
     lines: list[tuple[str, tuple[str, ...]]] = []
     for row in rows:
         found = {(s.method, s.metric, s.stimulus): s for s in row.scores}
-        for d in compared(row):
+        main = _main([d.metric for d in row.differences])
+        for d in row.differences:
+            if d.metric != main:
+                continue
             key = (d.metric, d.stimulus)
             if ("embedding", *key) not in found or ("behaviour", *key) not in found:
                 continue
@@ -106,8 +143,8 @@ def _behaviour_table(rows: Sequence[BehaviourAlone]) -> Table | None:
 def _clock_of(row: OnsetClock) -> str:
     """What the clock means for one stimulus."""
     if not row.clock_low > 0:
-        return "no clock found"
-    return "a clock, and more" if row.content_low > 0 else "the clock may be all"
+        return "no clock"
+    return "clock and more" if row.content_low > 0 else "clock alone?"
 
 
 def _clocks_said(rows: Sequence[OnsetClock]) -> list[str]:
@@ -139,12 +176,12 @@ def _clock_table(rows: Sequence[OnsetClock]) -> Table | None:
     scale = Scale("", rows[0].unit, [v for r in rows for v in (r.own, r.others, r.chance)])
     head = (
         "stimulus",
-        "from itself",
-        "from others",
+        "itself",
+        "others",
         "chance",
         "clock (95 %)",
         "content (95 %)",
-        "",
+        "verdict",
     )
     lines = [
         (
@@ -224,9 +261,9 @@ def _drift_table(rows: Sequence[Drift]) -> Table | None:
 # All controls
 
 
-def controls_said(controls: Controls) -> list[str]:
-    """One plain sentence a finding, and what was left out."""
-    said = [line for line in map(_behaviour_said, controls.behaviour) if line]
+def controls_said(controls: Controls, gaps: Sequence[Difference]) -> list[str]:
+    """One plain sentence a finding, and what was left out; `gaps` as in `compared`."""
+    said = [line for row in controls.behaviour if (line := _behaviour_said(row, gaps))]
     said += _clocks_said(controls.clocks)
     said += _drifts_said(controls.drifts)
     for row in controls.sizes:
@@ -353,12 +390,12 @@ def tables(controls: Controls, quality: Quality) -> dict[str, list[Table]]:
     }
 
 
-def cautions(controls: Controls, quality: Quality) -> list[str]:
-    """What controls and quality take away from the scores."""
+def cautions(controls: Controls, quality: Quality, gaps: Sequence[Difference]) -> list[str]:
+    """What controls and quality take away from the scores; `gaps` as in `compared`."""
     said = [
-        _behaviour_said(row)
+        _behaviour_said(row, gaps)
         for row in controls.behaviour
-        if any(d.better != "embedding" for d in compared(row))
+        if any(d.better != "embedding" for d in compared(row, gaps))
     ]
     alone = [r for r in controls.clocks if r.clock_low > 0 and not r.content_low > 0]
     if alone:

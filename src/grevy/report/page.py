@@ -91,7 +91,7 @@ def _page(results: Results, embedding: EmbeddingArrays | None, pictures: Sequenc
         minutes=(results.session.stop_s - results.session.start_s) / 60,
         pictures={picture.name: picture for picture in pictures},
         several=lambda prefix: [p for p in pictures if p.name.startswith(prefix)],
-        controls=controls_said(results.controls),
+        controls=controls_said(results.controls, results.differences),
         quality=quality_said(results.quality),
         checked=tables(results.controls, results.quality),
         checklist=checklist(results),

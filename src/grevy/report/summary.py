@@ -120,7 +120,7 @@ def gather(
     session, track = _session(recording, config), recording.stimulus
     warnings = [*said, wording.bits_warning(table), *(remarks(track) if track else ())]
     warnings += wording.cautions(rows, gaps, plans, claims)
-    warnings += evidence.cautions(controls, quality)
+    warnings += evidence.cautions(controls, quality, gaps)
     return Results(
         title=recording.name or _file(config),
         session=session,
