@@ -3,7 +3,8 @@
     python benchmarks/performance.py
 
 They are made from the results that are kept under benchmarks/results: of speed-*.json the newest
-row of each name, of growth-*.json the newest file of each kind of device.
+row of each name, of growth-*.json the newest file of each kind of device. Held-out bits of the
+timed runs are held against CEBRA's own fits in speed-reference.json (speed_work.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 HOME = Path(__file__).parents[1]
 WORK = {
@@ -28,6 +31,13 @@ WORK = {
     "knn_cpu": "nearest neighbours, 20,000 x 20,000, k = 25",
     "align": "241,186 stimulus rows onto the traces",
 }
+JUDGED = {
+    # row: the work whose bits it reached, with the widths that have bits of their own
+    "fit_cuda": "fit_cuda", "step_cuda": "fit_cuda", "grid_cuda": "grid_cuda",
+    "grid_cuda_warm": "grid_cuda", "behavior_cuda": "behavior_cuda", "fit_cpu": "fit_cpu",
+    "grid_cpu": "grid_cpu", "behavior_cpu_1e5": "behavior_cpu_1e5",
+    "behavior_cpu_1e6": "behavior_cpu_1e6",
+}  # fmt: skip
 GROWTH = "<!-- growth: made by benchmarks/performance.py -->", "<!-- end of growth -->"
 BEGIN, END = "<!-- speed: made by benchmarks/performance.py -->", "<!-- end of speed -->"
 
@@ -35,7 +45,7 @@ BEGIN, END = "<!-- speed: made by benchmarks/performance.py -->", "<!-- end of s
 def newest() -> dict[str, dict[str, Any]]:
     """The last measured row of each name."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((HOME / "benchmarks" / "results").glob("speed-*.json")):
+    for path in sorted((HOME / "benchmarks" / "results").glob("speed-*-20*.json")):
         for row in json.loads(path.read_text()):
             before = found.get(row["row"])
             if before is None or row["date"] >= before["date"]:
@@ -43,9 +53,32 @@ def newest() -> dict[str, dict[str, Any]]:
     return found
 
 
+def quality(row: dict[str, Any], reference: list[dict[str, Any]]) -> str:
+    """Bits of a timed run beside the mean of CEBRA's, and whether they lie in its spread or above.
+
+    In: not below the mean of its seeds by more than two of their standard deviations.
+    """
+    if row["row"] not in JUDGED or "bits" not in row:
+        return ""
+    work, bits = JUDGED[row["row"]], row["bits"]
+    each = bits if isinstance(bits, dict) else {"": bits}
+    cells = []
+    for width, mine in each.items():
+        name = f"{work}, {width.removesuffix(' units')} units" if width else work
+        theirs = [r["bits"] for r in reference if r["work"] == name]
+        if len(theirs) < 2:
+            return ""
+        floor = float(np.mean(theirs) - 2 * np.std(theirs, ddof=1))
+        held = "" if mine >= floor else " LOST"
+        cells.append(f"{mine:.3f} ({np.mean(theirs):.3f}){held}")
+    return "; ".join(cells)
+
+
 def table(rows: dict[str, dict[str, Any]], *, short: bool) -> str:
     head = "| work | CEBRA 0.6.1 | grevy | times |"
-    head += "" if short else " asked | device | date |"
+    head += "" if short else " asked | held-out bits (CEBRA's) | device | date |"
+    kept = (HOME / "benchmarks" / "results" / "speed-reference.json").read_text()
+    reference = json.loads(kept)
     lines = [head, re.sub(r"[^|]+", "---", head)]
     for name, what in WORK.items():
         row = rows.get(name)
@@ -58,7 +91,8 @@ def table(rows: dict[str, dict[str, Any]], *, short: bool) -> str:
                 "" if row["must"] is None else "held" if row["ratio"] >= row["must"] else "missed"
             )
             asked = "-" if row["must"] is None else f"{row['must']}, {verdict}"
-            cells += [asked, f"{row['device']}, torch {row['torch']}", row["date"]]
+            device = f"{row['device']}, torch {row['torch']}"
+            cells += [asked, quality(row, reference), device, row["date"]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -80,6 +114,8 @@ def growth_table(found: dict[str, list[dict[str, Any]]]) -> str:
     head = "| varied | | " + " | ".join(f"{k}: ms a step | floor | ratio" for k in kinds) + " |"
     lines = [head, "|---" * (2 + 3 * len(kinds)) + "|"]
     keys = list(dict.fromkeys(_place(r) for k in kinds for r in found[k]))
+    varied = list(dict.fromkeys(name for name, *_ in keys))
+    keys.sort(key=lambda key: (varied.index(key[0]), *key[1:]))
     for name, value, columns in keys:
         cells = [name, f"{value:,}" + LABELS[columns]]
         for kind in kinds:
@@ -106,6 +142,7 @@ def growth_plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     names = list(dict.fromkeys(r["varied"] for rows in found.values() for r in rows))
     figure, panels = plt.subplots(1, len(names), figsize=(3 * len(names), 3.2), sharey=True)
@@ -125,6 +162,7 @@ def growth_plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 label=f"{kind}, floor",
             )  # fmt: skip
         panel.set(xscale="log", yscale="log", xlabel=name)
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("ms a step, all runs together")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -1,8 +1,10 @@
-"""Do the statistics hold what they promise? Simulated sessions of which the truth is known.
+"""Do the statistics hold what they promise, and what do embeddings tell held out?
 
     python benchmarks/science.py [--only level_content ...] [--jobs 2] [--scale 1.0] [--json FILE]
 
-Sessions are decoded directly, without an encoder: what is tested are nulls and intervals. Activity
+Simulated sessions of which the truth is known are decoded directly, without an encoder: what is
+tested are nulls and intervals. Real recordings and simulated ones of known latents are in
+science_recordings.py and need GREVY_DATA. `results_page.py` writes docs/results.md. Activity
 is noise that remembers itself for 20 samples, on a slow random walk; movies of 60 frames come in
 random order, ten times each. `--scale 0.1` takes a tenth of the sessions. A row says what was
 found, its 95 % interval (Clopper & Pearson 1934 for shares), and what it must be.
@@ -32,6 +34,7 @@ from grevy.recording import Label, Recording, make_recording
 from grevy.scoring import scores
 from grevy.splits import block_plan, repeat_plan
 from grevy.stimulus import align, table_from_intervals
+from science_recordings import RECORDED
 
 Row = dict[str, Any]
 RATE, FRAMES, GAP, DIMS = 30.0, 60, 15, 8
@@ -195,6 +198,7 @@ ROWS: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     "level_label": (1000, lambda n, jobs: level(one_label, n, jobs)),
     "coverage": (500, coverage),
     "power": (20, power),
+    **RECORDED,
 }
 
 
@@ -211,11 +215,12 @@ def main() -> None:
             continue
         begin = time.perf_counter()
         row = {"row": name, **work(max(2, round(options.scale * n)), options.jobs)}
-        row |= {"reference": None, "date": datetime.now(UTC).date().isoformat()}
+        row = {"reference": None, **row, "date": datetime.now(UTC).date().isoformat()}
         rows.append(row)
+        between = f"({row['ci'][0]:.3f} to {row['ci'][1]:.3f})" if row["ci"] else ""
+        verdict = {True: "holds", False: "FAILS", None: ""}[row["passed"]]
         print(
-            f"{name:18s} {row['value']:.3f} ({row['ci'][0]:.3f} to {row['ci'][1]:.3f})  "
-            f"must {row['must']}  {'holds' if row['passed'] else 'FAILS'}  "
+            f"{name:28s} {row['value']:.3f} {between}  must {row['must']}  {verdict}  "
             f"{time.perf_counter() - begin:.0f} s",
             flush=True,
         )

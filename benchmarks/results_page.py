@@ -1,0 +1,223 @@
+"""Write docs/results.md and its figures from the results that are kept.
+
+    python benchmarks/results_page.py
+
+Of results/science-*.json the newest row of each name; of parity.py the scores by seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from parity_data import RATS
+from science_recordings import MODES, RESULTS, kept, mean_ci
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+Row = dict[str, Any]
+DOCS = Path(__file__).parents[1] / "docs"
+OURS, THEIRS, PLAIN = "#31688e", "#c2410c", "#6b7280"
+
+ABOUT = {
+    "level_time_locked": "false positives of the time-locked claim, no signal, slow drift",
+    "level_content": "the same of the content claim, with a shared onset",
+    "level_identity": "the same of the identity claim, with a shared onset",
+    "level_label": "the same of the label claim, label and population with memory",
+    "coverage": "95 % intervals over 10 repeats that hold the truth",
+    "power": "rank correlation of the order found with the strength planted",
+    "leaks": "label-guided encoders fitted on test repeats that were not refused",
+    "decoding, four rats": "error of position, mean of four rats, label-guided",
+    "consistency, four rats": "consistency between rats on held-out laps, label-guided",
+    "consistency, labels shuffled": "the same for labels shuffled before training",
+    "synthetic, flow": "true latents of the paper's simulated counts by a linear map",
+    "synthetic, ring": "a simulated ring: its longest loop over its second",
+    "synthetic, torus": "a simulated torus: loops that outlive those of surrogates",
+    "movie one, VISp": "second of natural movie one from visual cortex, within one",
+    "movie one, CA1": "the same from CA1: a negative control",
+    "session of full size": "a session of 127,177 samples, file to report",
+}
+
+
+def newest() -> dict[str, Row]:
+    """The last measured row of each name."""
+    found: dict[str, Row] = {}
+    for path in sorted(RESULTS.glob("science-*.json")):
+        for row in json.loads(path.read_text()):
+            if row["row"] not in found or row["date"] >= found[row["row"]]["date"]:
+                found[row["row"]] = row
+    return found
+
+
+def number(x: float | None) -> str:
+    return "" if x is None else f"{x:.3g}"
+
+
+def between(ci: Sequence[float] | None) -> str:
+    return "" if not ci else f"{ci[0]:.3g} to {ci[1]:.3g}"
+
+
+def bars(rows: dict[str, Row]) -> list[str]:
+    """Every row with what it must be."""
+    head = ["what", "found", "95 %", "CEBRA", "must", "", "seeds", "date"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, row in rows.items():
+        if name.startswith("baselines"):
+            continue
+        must = row["must"]
+        asked = f"{must[0]} to {must[1]}" if isinstance(must, list) else str(must)
+        verdict = {True: "held", False: "**missed**", None: ""}[row["passed"]]
+        what = ABOUT.get(name, name) + (f" ({row['unit']})" if row.get("unit") else "")
+        cells = [
+            what, number(row["value"]), between(row["ci"]), number(row.get("reference")), asked,
+            verdict, str(row["seeds"]), row["date"],
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def by_recording(rows: dict[str, Row]) -> list[str]:
+    """Decoding of every recording: both libraries, all modes, and plain baselines."""
+    plain = ("raw kNN", "PCA kNN", "UMAP kNN")
+    head = ["recording", "mode", "CEBRA", "grevy", *plain]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    ours, theirs = kept("grevy"), kept("cebra")
+    for name in theirs:
+        if name.startswith("four rats") or name.split(", ")[0] in ("flow", "ring"):
+            continue
+        recording, mode = name.split(", ")
+        column = next(c for c in theirs[name]["scores"] if c.startswith("decoding"))
+        cells = [f"{recording} ({column.removeprefix('decoding: ')})", mode]
+        for found in (theirs, ours):
+            value, (low, high) = mean_ci(found[name]["scores"][column])
+            cells.append(f"{value:.3g} ({low:.3g} to {high:.3g})")
+        each = rows.get(f"baselines, {recording}", {}).get("each", {})
+        cells += [number(each[p]["value"]) if p in each else "" for p in plain]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def rats_figure(rows: dict[str, Row], path: Path) -> None:
+    """Error of position by method, with intervals over seeds."""
+    ours, theirs = kept("grevy"), kept("cebra")
+    figure, panels = plt.subplots(1, 4, figsize=(11, 3.2))
+    for panel, rat in zip(panels, RATS, strict=True):
+        marks: list[tuple[str, float, list[float] | None, str]] = []
+        for mode in MODES:
+            for library, found, colour in (("CEBRA", theirs, THEIRS), ("grevy", ours, OURS)):
+                values = found[f"{rat}, {mode}"]["scores"]["decoding: error, cm"]
+                marks.append((f"{library} {mode}", *mean_ci(values), colour))
+        each = rows.get(f"baselines, {rat}", {}).get("each", {})
+        marks += [(name, found["value"], None, PLAIN) for name, found in each.items()]
+        for y, (_, value, ci, colour) in enumerate(marks[::-1]):
+            panel.plot(value, y, "o", color=colour, ms=5)
+            if ci:
+                panel.plot(ci, (y, y), color=colour, lw=1.5)
+        panel.set_yticks(range(len(marks)), [m[0] for m in marks[::-1]] if rat == RATS[0] else [])
+        panel.set(title=rat, xlabel="median error, cm", xlim=(0, None))
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def statistics_figure(rows: dict[str, Row], path: Path) -> None:
+    """False positives with their intervals, and power against planted strength."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
+    names = [n for n in rows if n.startswith("level")]
+    for y, name in enumerate(names[::-1]):
+        left.plot(rows[name]["value"], y, "o", color=OURS)
+        left.plot(rows[name]["ci"], (y, y), color=OURS)
+    left.axvspan(0.035, 0.065, color=PLAIN, alpha=0.15)
+    left.axvline(0.05, color=PLAIN, lw=0.8)
+    left.set_yticks(range(len(names)), [n.removeprefix("level_") for n in names[::-1]])
+    left.set(xlabel="share of p <= .05 without any signal", xlim=(0, 0.12))
+    if "power" in rows:
+        row = rows["power"]
+        right.plot(row["strengths"], row["share_by_strength"], "o-", color=OURS)
+        right.set(xlabel="strength planted", ylabel="share with q < .05", ylim=(-0.03, 1.03))
+    for panel in (left, right):
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def controls(rows: dict[str, Row]) -> list[str]:
+    """Sentences on what is found where nothing should be."""
+    said = []
+    if "leaks" in rows:
+        row = rows["leaks"]
+        said.append(
+            f"Noise that was guided by the frames of its own test repeats would score R2 "
+            f"{np.mean(row['r2_of_noise_leaky']):.2f}; fitted inside the folds it scores "
+            f"{np.mean(row['r2_of_noise_honest']):.2f}. The first is refused."
+        )
+    if "movie one, CA1" in rows and "movie one, VISp" in rows:
+        a, b = rows["movie one, VISp"], rows["movie one, CA1"]
+        said.append(
+            f"Natural movie one, right within a second (chance {b['chance']:.2f}): visual cortex "
+            f"{a['value']:.2f} ({between(a['ci'])}), CA1 {b['value']:.2f} ({between(b['ci'])})."
+        )
+        gap = a["gaps"].get("raw kNN")
+        if gap:
+            said.append(
+                f"In visual cortex the embedding minus raw neighbours is {gap[0]:.2f} "
+                f"({between(gap[1:])}) in accuracy."
+            )
+    if "consistency, labels shuffled" in rows:
+        row = rows["consistency, labels shuffled"]
+        true = rows["consistency, four rats"]
+        said.append(
+            f"Rats guided by shuffled labels agree in sample ({row['in_sample']:.2f}; with true "
+            f"labels {true['in_sample']:.2f}, CEBRA {true['reference_in_sample']:.2f}, published "
+            f"{true['published_in_sample']}), and not on held-out laps ({row['value']:.2f})."
+        )
+    return [f"- {line}" for line in said]
+
+
+def main() -> None:
+    rows = newest()
+    images = DOCS / "images"
+    rats_figure(rows, images / "results-rats.png")
+    statistics_figure(rows, images / "results-statistics.png")
+    text = [
+        "# Results",
+        "",
+        "Made by `python benchmarks/results_page.py` from results that are kept; nothing on this "
+        "page is typed by hand. `benchmarks/science.py` measures them; what CEBRA 0.6.1 reaches is "
+        "computed by the same scripts, once, with five seeds (docs/parity.md).",
+        "",
+        "## What must hold",
+        "",
+        *bars(rows),
+        "",
+        "![False positives, and power](images/results-statistics.png)",
+        "",
+        "## Decoding, held out",
+        "",
+        "The first 80 % of a recording train encoder and decoder, the last is scored; means and "
+        "95 % intervals over five seeds. Baselines see the same windows on the same split: raw, as "
+        "many principal components as the embedding has latents, UMAP of 50 components.",
+        "",
+        *by_recording(rows),
+        "",
+        "![Error of position in four rats](images/results-rats.png)",
+        "",
+        "## Where nothing should be found",
+        "",
+        *controls(rows),
+        "",
+    ]
+    (DOCS / "results.md").write_text("\n".join(text))
+    print(DOCS / "results.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,448 @@
+"""What embeddings tell of real recordings and of simulated ones of known latents, held out.
+
+Rows of science.py. What both libraries reach with five seeds is computed by parity.py, CEBRA's part
+once, and kept with seeds and versions (results/parity-*.json, docs/parity.md says how): here it is
+put beside plain baselines, nulls and negative controls on the same split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.io import loadmat
+from scipy.signal import lfilter
+from sklearn.decomposition import PCA
+
+import parity_judge as judge
+from grevy import synthetic
+from grevy.config import TrainConfig
+from grevy.encoders import EncoderSpec
+from grevy.errors import ConfigError
+from grevy.evaluate import EMBEDDING, decode_folds, features_of, frame_problem
+from grevy.model import embed
+from grevy.pairs import DeltaPairs, TimePairs
+from grevy.quality import persistence, ring_test, surrogate
+from grevy.recording import Label, Recording, make_recording
+from grevy.scoring import differences, scores
+from grevy.search import with_spans
+from grevy.splits import Plan, repeat_plan, training_spans
+from grevy.stimulus import align, table_from_intervals
+from grevy.training import train
+from grevy.windows import Spans, padded_rows
+from parity_data import RATS, Dataset, Task, load, tasks
+from parity_runs import estimator
+
+Row = dict[str, Any]
+RESULTS = Path(__file__).parent / "results"
+MODES = ("time", "behavior", "hybrid")
+
+
+def folder() -> Path:
+    """Where the real recordings lie."""
+    if "GREVY_DATA" not in os.environ:
+        raise SystemExit("the recordings lie in the folder that GREVY_DATA names; it is not set")
+    return Path(os.environ["GREVY_DATA"])
+
+
+def kept(library: str) -> dict[str, Any]:
+    """Scores of every task by seed, as parity.py kept them."""
+    name = "reference" if library == "cebra" else library
+    found: dict[str, Any] = json.loads((RESULTS / f"parity-{name}.json").read_text())["tasks"]
+    return found
+
+
+def mean_ci(values: Sequence[float]) -> tuple[float, list[float]]:
+    """Mean and 95 % t interval over seeds."""
+    x = np.asarray(values, dtype=np.float64)
+    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return float(x.mean()), [float(x.mean()) - half, float(x.mean()) + half]
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, list[float]]:
+    """Difference of two means and its 95 % interval."""
+    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return float(np.mean(a) - np.mean(b)), [float(found.low), float(found.high)]
+
+
+def beside(ours: Sequence[float], theirs: Sequence[float], *, small: bool) -> Row:
+    """Ours beside CEBRA's by seed; passed unless ours are worse by more than chance explains."""
+    value, ci = mean_ci(ours)
+    gap, gap_ci = welch(ours, theirs)
+    reference, reference_ci = mean_ci(theirs)
+    worse = gap_ci[0] > 0 if small else gap_ci[1] < 0
+    return {
+        "value": value, "ci": ci, "must": "not worse than CEBRA",
+        "reference": reference, "reference_ci": reference_ci, "gap": gap, "gap_ci": gap_ci,
+        "passed": not worse, "seeds": len(ours),
+    }  # fmt: skip
+
+
+# --- against CEBRA -------------------------------------------------------------------------------
+def _decoding(scored: Row) -> tuple[str, list[float]]:
+    name = next(n for n in scored["scores"] if n.startswith("decoding"))
+    return name.removeprefix("decoding: "), scored["scores"][name]
+
+
+def rat(name: str) -> Row:
+    """The position of one rat by the label-guided encoder; CEBRA by the better of its two."""
+    ours, theirs = kept("grevy"), kept("cebra")
+    each = [_decoding(theirs[f"{name}, {mode}"])[1] for mode in ("time", "behavior")]
+    best = min(each, key=lambda values: float(np.mean(values)))
+    return {**beside(_decoding(ours[f"{name}, behavior"])[1], best, small=True), "unit": "cm"}
+
+
+def rats() -> Row:
+    """Mean over the four rats; CEBRA by the better of its two for each."""
+    ours, theirs = kept("grevy"), kept("cebra")
+    mine = np.mean([_decoding(ours[f"{r}, behavior"])[1] for r in RATS], axis=0)
+    best = []
+    for r in RATS:
+        each = [_decoding(theirs[f"{r}, {mode}"])[1] for mode in ("time", "behavior")]
+        best.append(min(each, key=lambda values: float(np.mean(values))))
+    row = beside(mine.tolist(), np.mean(best, axis=0).tolist(), small=True)
+    return {**row, "unit": "cm", "aim": -0.2, "relative": row["gap"] / row["reference"]}
+
+
+def task(name: str) -> Row:
+    """Decoding of one recording and mode."""
+    measure, ours = _decoding(kept("grevy")[name])
+    theirs = _decoding(kept("cebra")[name])[1]
+    return {**beside(ours, theirs, small=judge.better_small(measure)), "unit": measure}
+
+
+def consistency_of_rats() -> Row:
+    """Between the four rats, label-guided, on held-out laps; what it is in sample stands beside."""
+    name = "consistency between animals, held out: R2"
+    ours, theirs = (kept(k)["four rats, behavior"]["scores"] for k in ("grevy", "cebra"))
+    inside = name.replace("held out", "in sample")
+    return {
+        **beside(ours[name], theirs[name], small=False), "unit": "R2", "aim": 0.9,
+        "in_sample": float(np.mean(ours[inside])),
+        "reference_in_sample": float(np.mean(theirs[inside])), "published_in_sample": 0.943,
+    }  # fmt: skip
+
+
+def _shuffled_rat(name: str, seed: int) -> tuple[Any, Any]:
+    """Embedding means over places that were shuffled before the encoder learnt them."""
+    torch.set_num_threads(1)
+    data = load(name, folder())
+    order = np.random.default_rng([seed, RATS.index(name)]).permutation(len(data.x))
+    label, bins = data.label[order], data.bins[order]  # type: ignore[index]
+    like = next(t for t in tasks() if t.name == f"{name}, behavior")
+    first, last = judge.cut(len(data.x))
+    model = estimator("grevy", seed, "cpu", like.parameters).fit(data.x[first], label[first])
+    parts = [
+        judge.Part(p.start, p.stop, np.asarray(model.transform(data.x[p]), dtype=np.float64))
+        for p in (first, last)
+    ]
+    return tuple(judge.binned(p.inner, bins[p.used]) for p in parts)
+
+
+def shuffled_consistency(n: int, jobs: int) -> Row:
+    """The same for labels that were shuffled before training: what memory alone gives."""
+    found = Parallel(jobs)(delayed(_shuffled_rat)(r, s) for s in range(n) for r in RATS)
+    each = [found[i : i + len(RATS)] for i in range(0, len(found), len(RATS))]
+    held = [judge.between_animals(parts) for parts in each]
+    inside = [judge.between_animals([(a, a) for a, _ in parts]) for parts in each]
+    value, ci = mean_ci(held)
+    return {
+        "value": value, "ci": ci, "must": "below .3", "passed": max(held) < 0.3, "seeds": n,
+        "unit": "R2", "in_sample": float(np.mean(inside)),
+    }  # fmt: skip
+
+
+def _flow(seed: int) -> float:
+    like = next(t for t in tasks() if t.dataset == "flow")
+    torch.set_num_threads(1)
+    data = load("flow", Path())
+    first, last = judge.cut(len(data.x))
+    model = estimator("grevy", seed, "cpu", like.parameters).fit(data.x[first], data.label[first])
+    parts = [
+        judge.Part(p.start, p.stop, np.asarray(model.transform(data.x[p]), dtype=np.float64))
+        for p in (first, last)
+    ]
+    return judge.decode(*parts, data.target, data.measure)[0]
+
+
+def flow(n: int, jobs: int) -> Row:
+    """The two latents of the paper's simulated counts, by a linear map, held out."""
+    ours = Parallel(jobs)(delayed(_flow)(100 + seed) for seed in range(n))
+    theirs = _decoding(kept("cebra")["flow, behavior"])[1]
+    row = beside(ours, theirs, small=False)
+    return {**row, "unit": "R2", "aim": 0.95, "published": 0.920, "reference_seeds": len(theirs)}
+
+
+# --- plain baselines on the same split -----------------------------------------------------------
+def baselines(name: str) -> Row:
+    """Decoding of one recording from its windows, from as many principal components, by UMAP."""
+    torch.set_num_threads(1)
+    data = load(name, folder())
+    like: Task = next(t for t in tasks() if t.dataset == name)
+    found: Row = {}
+    for method, parts in _plain(data, like).items():
+        value, k = judge.decode(*parts, data.target, data.measure)
+        found[method] = {"value": value, "k": k}
+    return {"value": found["raw kNN"]["value"], "each": found, "unit": data.measure,
+            "must": None, "passed": None, "ci": None, "seeds": 1}  # fmt: skip
+
+
+def _plain(data: Dataset, like: Task) -> dict[str, tuple[judge.Part, judge.Part]]:
+    """Each part by itself, as the encoders see it: z-scored by the first, edges replicated."""
+    field = EncoderSpec(like.parameters["model_architecture"]).field
+    cut = judge.cut(len(data.x))
+    trained = data.x[cut[0]].astype(np.float64)
+    spread = trained.std(axis=0)
+    windows = []
+    for part in cut:
+        z = (data.x[part] - trained.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        rows, outputs, _, _ = padded_rows(np.array([[0, len(z)]]), field)
+        at = outputs[:, None] + np.arange(len(field))
+        windows.append(z[rows[at]].reshape(len(outputs), -1).astype(np.float32))
+    latents = like.parameters["output_dimension"]
+    pca = PCA(min(50, *windows[0].shape), random_state=0).fit(windows[0])
+    reduced = [pca.transform(w) for w in windows]
+    shown = {"raw kNN": windows, "PCA kNN": [r[:, :latents] for r in reduced]}
+    try:
+        import umap
+    except ImportError:
+        print("umap-learn is not installed: no UMAP", flush=True)
+    else:
+        some = np.unique(np.linspace(0, len(reduced[0]) - 1, 4000).astype(int))
+        model = umap.UMAP(n_components=latents, random_state=0, n_jobs=1).fit(reduced[0][some])
+        shown["UMAP kNN"] = [np.asarray(model.transform(r)) for r in reduced]
+    return {
+        method: (
+            judge.Part(cut[0].start, cut[0].stop, np.asarray(a, dtype=np.float64)),
+            judge.Part(cut[1].start, cut[1].stop, np.asarray(b, dtype=np.float64)),
+        )
+        for method, (a, b) in shown.items()
+    }
+
+
+# --- shapes that are known -----------------------------------------------------------------------
+def _barcode(recording: Recording, seed: int, latents: int, dimension: int) -> Any:
+    """Of the held-out fifth of a recording, by an encoder that had time alone to go by."""
+    torch.set_num_threads(1)
+    n = int(0.8 * recording.n_samples)
+    config = TrainConfig(
+        TimePairs((10,)), EncoderSpec("offset10-model", 32, latents), learning_rate=1e-3,
+        n_steps=500, seed=seed, train_on=((0, n),),
+    )  # fmt: skip
+    run = train([recording], [config], device="cpu")[0]
+    z = embed(run, recording, spans=np.array([[n + 40, recording.n_samples]]), pad=False).values
+    return persistence(z, n_points=200, max_dimension=dimension)
+
+
+def ring(n: int, jobs: int) -> Row:
+    """A simulated ring of 30 cells: one loop, more so than in surrogates of it."""
+    recording = synthetic.ring(16_000, 30)
+    many = [recording, *(surrogate(recording, seed=s, apart=200) for s in range(n))]
+    found = Parallel(jobs)(delayed(_barcode)(r, s, 3, 1) for s, r in enumerate(many))
+    test = ring_test(found[0], found[1:])
+    return {
+        "value": test.ratio, "ci": [test.null_low, test.null_high], "must": "ring",
+        "verdict": test.verdict, "p": test.p, "betti": test.betti, "seeds": n,
+        "passed": test.verdict == "ring" and test.betti[:2] == (1, 1), "unit": "longest / second",
+    }  # fmt: skip
+
+
+def torus(n: int, jobs: int) -> Row:
+    """A simulated torus: one part, two loops and one void outlive those of all surrogates."""
+    recording = synthetic.torus(32_000, 100)
+    many = [recording, *(surrogate(recording, seed=s, apart=300) for s in range(n))]
+    found = Parallel(jobs)(delayed(_barcode)(r, s, 6, 2) for s, r in enumerate(many))
+    betti = ring_test(found[0], found[1:]).betti
+    return {
+        "value": float(betti[1]), "ci": None, "must": "1, 2, 1", "betti": betti, "seeds": n,
+        "passed": betti == (1, 2, 1), "unit": "loops",
+    }  # fmt: skip
+
+
+# --- negative controls ---------------------------------------------------------------------------
+def movie_one(data: Path) -> tuple[Recording, NDArray[np.str_]]:
+    """Neuropixels, natural movie one: 20 repeats of 30 bins of a second; regions of the units."""
+    file = loadmat(data / "allen-npx-movie" / "prep_data_791319847.mat")
+    act = file["act"].transpose(1, 2, 0)  # (repeats, bins, units)
+    n_repeats, n_bins, n_units = act.shape
+    times = np.arange(n_repeats * n_bins, dtype=np.float64)
+    seconds = np.tile(np.arange(n_bins), n_repeats)
+    table = table_from_intervals(times - 0.5, times + 0.5, ["movie"] * len(times), seconds)
+    epochs = np.arange(n_repeats)[:, None] * n_bins + [0, n_bins]
+    recording = make_recording(
+        act.reshape(-1, n_units).astype(np.float32), times, epochs=epochs,
+        stimulus=align(times, table),
+    )  # fmt: skip
+    return recording, np.array([str(r[0]) for r in file["unit_regs"].ravel()])
+
+
+def region(name: str, n: int, jobs: int) -> Row:
+    """Seconds of natural movie one from one region, encoder and decoder fitted in each fold."""
+    recording, regions = movie_one(folder())
+    kept_units = np.flatnonzero(regions == name)
+    recording = replace(
+        recording,
+        activity=np.ascontiguousarray(recording.activity[:, kept_units]),
+        channels=tuple(recording.channels[i] for i in kept_units),
+    )
+    return _frames(recording, n, jobs, passed=(lambda low, high, chance: low <= chance <= high)
+                   if name == "CA1" else (lambda low, high, chance: low > chance))  # fmt: skip
+
+
+def _frames(
+    recording: Recording, n: int, jobs: int, *, passed: Callable[[float, float, float], bool]
+) -> Row:
+    assert recording.stimulus is not None
+    torch.set_num_threads(1)
+    problem = frame_problem(recording)
+    plan = repeat_plan(recording.stimulus, recording.epochs, n_folds=5, seed=0, guard=0)
+    config = TrainConfig(
+        TimePairs((1,)), EncoderSpec("offset1-model", 32, 8), learning_rate=1e-3, n_steps=500,
+        batch_size=256,
+    )  # fmt: skip
+    spans = [training_spans(plan, recording.epochs, f) for f in range(plan.n_folds)]
+    values, last = [], None
+    for seed in range(n):
+        configs = [with_spans(replace(config, seed=seed), s) for s in spans]
+        runs = train([recording], configs, device="cpu")
+        features = [
+            features_of(recording, plan.spans, s, r) for s, r in zip(spans, runs, strict=True)
+        ]
+        last = decode_folds([problem], plan, recording.epochs, lambda f, all_=features: all_[f])[0]
+        row = next(r for r in scores(problem, last)
+                   if (r.method, r.metric) == (EMBEDDING, "accuracy"))  # fmt: skip
+        values.append((row.value, row.low, row.high, row.chance))
+    value, low, high, chance = np.mean(values, axis=0).tolist()
+    assert last is not None
+    gaps = {
+        d.baseline: [d.value, d.low, d.high]
+        for d in differences(problem, last) if d.metric == "accuracy"
+    }  # fmt: skip
+    return {
+        "value": value, "ci": [low, high], "chance": chance, "gaps": gaps, "seeds": n,
+        "must": "the interval over repeats holds chance, or lies above it, as it should",
+        "passed": bool(passed(low, high, chance)), "unit": "accuracy",
+    }  # fmt: skip
+
+
+def _noise_with_frames(seed: int) -> Recording:
+    """Noise that remembers itself, ten repeats of a movie that it knows nothing of; its frames."""
+    n_repeats, length = 10, 120
+    rng, keep = np.random.default_rng(seed), np.exp(-1 / 20)
+    x = lfilter([1], [1, -keep], rng.standard_normal((n_repeats * length, 30)), axis=0)
+    at = np.arange(len(x)) / 30.0
+    frames = np.tile(np.arange(length), n_repeats)
+    table = table_from_intervals(at - 1 / 60, at + 1 / 60, ["movie"] * len(at), frames)
+    label = Label(frames.astype(np.float64), "continuous")
+    recording = make_recording(x.astype(np.float32), rate_hz=30.0, labels={"frame": label})
+    return replace(recording, stimulus=align(recording.times_s, table))
+
+
+def _fold_scores(
+    recording: Recording, config: TrainConfig, plan: Plan, spans: Sequence[Spans], *, hide: bool
+) -> float:
+    """R2 of frames from encoders that were trained on these spans; `hide` hides where that was."""
+    inside = [training_spans(plan, recording.epochs, f) for f in range(plan.n_folds)]
+    runs = train([recording], [with_spans(config, s) for s in spans], device="cpu")
+    features = [
+        features_of(recording, plan.spans, s, r, baselines=False)
+        for s, r in zip(inside, runs, strict=True)
+    ]
+    if hide:
+        features = [replace(f, seen=np.empty((0, 2), dtype=np.int64)) for f in features]
+    problem = frame_problem(recording)
+    found = decode_folds([problem], plan, recording.epochs, lambda f: features[f])[0]
+    rows = scores(problem, found)
+    return next(r.value for r in rows if (r.method, r.metric) == (EMBEDDING, "r2"))
+
+
+def leaks(n: int, jobs: int) -> Row:
+    """Label-guided encoders of noise that saw what they are tested on: refused, always.
+
+    In two ways: fitted on all repeats, and on one repeat more than the fold may. Beside it what
+    the first would have scored, had it not been refused, and encoders fitted inside the folds.
+    """
+    torch.set_num_threads(1)
+    config = TrainConfig(
+        DeltaPairs(("frame",), 10), EncoderSpec("offset10-model", 32, 8), learning_rate=1e-3,
+        n_steps=300,
+    )  # fmt: skip
+    escaped, leaky, honest = 0, [], []
+    for seed in range(n):
+        recording = _noise_with_frames(seed)
+        assert recording.stimulus is not None
+        plan = repeat_plan(
+            recording.stimulus, recording.epochs, n_folds=5, seed=0, guard=20, set_aside=False
+        )
+        inside = [training_spans(plan, recording.epochs, f) for f in range(plan.n_folds)]
+        tested = [np.flatnonzero(np.diff(np.r_[0, t.view(np.int8), 0]))[:2] for t in plan.tested]
+        more = [np.concatenate([s, [t]]) for s, t in zip(inside, tested, strict=True)]
+        whole = [recording.epochs] * plan.n_folds
+        for spans in (whole, more):
+            try:
+                _fold_scores(recording, config, plan, spans, hide=False)
+                escaped += 1
+            except ConfigError:
+                pass
+        leaky.append(_fold_scores(recording, config, plan, whole, hide=True))
+        honest.append(_fold_scores(recording, config, plan, inside, hide=False))
+    return {
+        "value": escaped / (2 * n), "ci": None, "must": "0: refused, always", "seeds": n,
+        "passed": escaped == 0, "unit": "share not refused", "r2_of_noise_leaky": leaky,
+        "r2_of_noise_honest": honest,
+    }  # fmt: skip
+
+
+# --- time ----------------------------------------------------------------------------------------
+def whole_session() -> Row:
+    """A simulated session of the size of DANDI 000036, file to report, on this machine's cores."""
+    from grevy import nwb, run
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "session.nwb"
+        nwb.write_openscope(file, synthetic.openscope(seed=0))
+        begin = time.perf_counter()
+        cuda = torch.cuda.is_available()
+        preset = {} if cuda else {"steps": 500}
+        run(file, Path(place) / "out", quiet=True, nulls=999, **preset)
+        seconds = time.perf_counter() - begin
+    must = 120 if cuda else 900
+    device = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads"
+    return {
+        "value": seconds, "ci": None, "must": f"under {must} s", "passed": seconds < must,
+        "seeds": 1, "unit": "s", "device": device, "settings": preset,
+    }  # fmt: skip
+
+
+OTHERS = ("worm 0, discrete", "worm 1, discrete", "worm 2, discrete", "m1, behavior")
+RECORDED: dict[str, tuple[int, Callable[[int, int], Row]]] = {
+    # name: how many seeds (or nulls), the work
+    "leaks": (3, leaks),
+    **{f"decoding, {r}": (5, lambda n, jobs, r=r: rat(r)) for r in RATS},
+    "decoding, four rats": (5, lambda n, jobs: rats()),
+    **{f"decoding, {t}": (5, lambda n, jobs, t=t: task(t)) for t in OTHERS},
+    **{
+        f"baselines, {d}": (1, lambda n, jobs, d=d: baselines(d))
+        for d in (*RATS, "worm 0", "worm 1", "worm 2", "m1")
+    },
+    "consistency, four rats": (5, lambda n, jobs: consistency_of_rats()),
+    "consistency, labels shuffled": (5, shuffled_consistency),
+    "synthetic, flow": (20, flow),
+    "synthetic, ring": (19, ring),
+    "synthetic, torus": (5, torus),
+    "movie one, VISp": (5, partial(region, "VISp")),
+    "movie one, CA1": (5, partial(region, "CA1")),
+    "session of full size": (1, lambda n, jobs: whole_session()),
+}
