@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from ..results import BehaviourAlone, Controls, Difference, Drift, OnsetClock, Quality
+from ..results import (
+    BehaviourAlone,
+    Controls,
+    Difference,
+    Drift,
+    HeldOutBits,
+    OnsetClock,
+    Quality,
+)
 from .numbers import NOTHING, Scale, amount
 from .verdicts import ALPHA
 
@@ -311,8 +319,8 @@ def quality_said(quality: Quality) -> list[str]:
         )
         said.append(
             f"On held-out samples the encoder reaches {amount(b.value)} bits above chance, beside "
-            f"{amount(b.null_mean)} for {_surrogates(n)} ({gain}{_p(b.p, n)}): the difference is "
-            "what channels have in common."
+            f"{amount(b.null_mean)} for {_surrogates(n)} ({gain}{_p(b.p, n)})"
+            + (": what it has more is what channels have in common." if _exceeds(b) else ".")
         )
     if c is not None:
         spread = f" (95 % interval {amount(c.low)} to {amount(c.high)})" if c.low == c.low else ""
@@ -348,6 +356,11 @@ def quality_said(quality: Quality) -> list[str]:
             f"{beside}."
         )
     return [*said, *quality.unchecked]
+
+
+def _exceeds(b: HeldOutBits) -> bool:
+    """Whether bits exceed those of surrogates, as far as there are enough to tell."""
+    return b.gain > 0 and not b.gain_low <= 0
 
 
 def _quality_table(quality: Quality) -> Table | None:
@@ -409,7 +422,7 @@ def cautions(controls: Controls, quality: Quality, gaps: Sequence[Difference]) -
         for r in few
     ]
     b, c = quality.bits, quality.consistency
-    if b is not None and (b.value <= b.null_mean or b.gain_low <= 0):
+    if b is not None and not _exceeds(b):
         said.append(
             "Held-out bits are not shown to exceed those of unrelated channels: the encoder may "
             "have learnt how each channel remembers itself, and nothing of the population."
