@@ -29,7 +29,7 @@ from grevy.synthetic import as_recording, openscope
 
 QUICK = {
     "steps": 40, "search_steps": 20, "folds": 3, "latents": [3], "batch_size": 64, "seeds": 1,
-    "surrogates": 0,
+    "surrogates": 0, "nulls": 99,
 }  # fmt: skip
 WHOLE = {**QUICK, "seeds": 2, "surrogates": 1}
 WRITTEN = (
@@ -97,7 +97,7 @@ def test_controls_and_quality_are_part_of_a_run(movies, finished: Path) -> None:
     assert [b.scores[0].target for b in controls.behaviour] == ["frame", "stimulus"]
     assert {b.labels for b in controls.behaviour} == {("running",)}
     assert len(controls.clocks) == len(controls.drifts) == 3
-    assert {d.n_nulls for d in controls.drifts} == {999}
+    assert {d.n_nulls for d in controls.drifts} == {99}
     assert [r.series for r in controls.sizes] == ["embedding", "frame", "stimulus"]
     (folds,) = results.folds
     assert (folds.what, folds.n_folds, folds.shared_samples) == ("repeats", 3, 0)
@@ -201,7 +201,7 @@ def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -
     file = tmp_path / "s.nwb"
     write_openscope(file, openscope(movies=2, n_repeats=5, n_frames=60, n_cells=8))
     words = ["run", str(file), "--steps", "60", "--search-steps", "30", "--folds", "3", "-q"]
-    words += ["--seeds", "2"]
+    words += ["--seeds", "2", "--surrogates", "0", "--nulls", "99"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main([*words, "--out", str(whole)])
     for how, seen in ((signal.SIGINT, "choosing"), (signal.SIGKILL, "folds over")):

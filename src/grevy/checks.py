@@ -133,8 +133,8 @@ def _behaviour(
     ]
     if not names:
         said.append(
-            f"No behaviour was read that {problem.name} could be decoded from instead; name what "
-            "was recorded, such as running or pupil, with --behaviour."
+            "No behaviour was read that could be decoded from in place of the cells; name what was "
+            "recorded, such as running or pupil, with --behaviour."
         )
         return None
     field = choice.overall.encoder.field

@@ -252,5 +252,5 @@ def _beyond(r: Results) -> Item:
     left = [*r.controls.unchecked, *r.quality.unchecked]
     said = f"One session is read ({r.session.n_channels} channels): no interval is over animals."
     if left:
-        said += f" Not looked at: {len(left)} controls, which the sections above name."
+        said += f" Not looked at: {len(left)} of the controls, named above."
     return Item(question, "no", said)
