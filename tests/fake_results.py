@@ -7,15 +7,27 @@ from dataclasses import replace
 import numpy as np
 
 from grevy.results import (
+    AtDistance,
+    BehaviourAlone,
     Candidate,
     Claim,
     Confusion,
+    Consistency,
+    Controls,
     Difference,
+    Drift,
+    EffectiveDimension,
     EmbeddingArrays,
+    FoldSummary,
+    HeldOutBits,
     History,
     LabelTrace,
+    OnsetClock,
     Presentation,
+    Quality,
     Results,
+    RingTest,
+    SampleSize,
     Score,
     SessionSummary,
     StimulusSummary,
@@ -168,6 +180,66 @@ def _claims(rng: np.random.Generator) -> list[Claim]:
     return rows
 
 
+def above_chance() -> list[Difference]:
+    """Every movie is decoded better than by a constant guess."""
+    return [
+        Difference("frame", m, "median error", "constant", -4.0, -5.0, -3.0, 8, "embedding", "s")
+        for m in MOVIES
+    ]
+
+
+def _controls() -> Controls:
+    """Running tells three movies as well as the cells do; one movie is a clock, one drifts."""
+    scores, gaps, clocks, drifts = [], [], [], []
+    for i, name in enumerate(MOVIES):
+        better = "undecided" if i < 3 else "embedding"
+        values = {"embedding": 2.0, "behaviour": 2.1 if i < 3 else 6.0, "constant": 7.5}
+        scores += _rows("frame", name, "median error", "s", values, 7.5)
+        gap = values["embedding"] - values["behaviour"]
+        gaps.append(
+            Difference(
+                "frame", name, "median error", "behaviour", gap, gap - 1, gap + 1, 8, better, "s"
+            )
+        )
+        ticks, more = i < 2, i != 1
+        clocks.append(
+            OnsetClock(
+                name, "s", 2.0, 5.0 if ticks else 7.4, 7.5, 2.5, 1.0 if ticks else -0.5, 4.0, 3.0,
+                1.0 if more else -1.0, 5.0, 11, 8,
+            )
+        )  # fmt: skip
+        table = tuple(
+            AtDistance(d, 2.0 + 0.3 * d * (i == 0), 1.5, 3.5, 8 - d // 2) for d in range(1, 8)
+        )
+        p = 0.001 if i == 0 else 0.6
+        drifts.append(Drift("frame", name, "median error", "s", 0.3 * (i == 0), p, 999, 8, table))
+    sizes = (
+        SampleSize("embedding", 108_000, 2400.0, 1.5, 8),
+        SampleSize("frame", 108_000, 900.0, 4.0, 8),
+        SampleSize("stimulus", 108_000, 15.0, 240.0, 8),
+    )
+    behaviour = BehaviourAlone(("running", "pupil"), 0.9, tuple(scores), tuple(gaps))
+    unchecked = ("stimulus was not decoded from behaviour alone: it was not known.",)
+    return Controls((behaviour,), tuple(clocks), tuple(drifts), sizes, unchecked)
+
+
+def _quality() -> Quality:
+    units = ("seed 0", "seed 1", "seed 2")
+    pairs = ((NAN, 0.9, 0.85), (0.88, NAN, 0.91), (0.86, 0.9, NAN))
+    return Quality(
+        bits=HeldOutBits(
+            (2.0, 2.1, 2.2), tuple(0.9 + 0.01 * i for i in range(19)), 2.1, 1.9, 2.3, 1.0, 0.9,
+            1.1, 1.1, 1.0, 1.2, 0.05,
+        ),
+        consistency=Consistency(
+            units, pairs, 0.883, 0.8, 0.96, 0.95, 0.2, 0.1, 0.3, 0.6, 0.05, 19, 90_000, 10_000
+        ),
+        dimension=EffectiveDimension(4.1, 6.2, 15.3, 8, 41, 10_000),
+        ring=RingTest(1.4, 1.3, 1.0, 1.9, 0.4, 19, (1, 0), "no ring"),
+        null="surrogates",
+    )  # fmt: skip
+
+
 def embedding(seed: int = 0, *, latents: int = 8, per_repeat: int = 60) -> EmbeddingArrays:
     """Twelve movies, ten repeats: a loop of its own for each but the undriven one."""
     rng = np.random.default_rng(seed)
@@ -280,6 +352,9 @@ def movies(seed: int = 0) -> tuple[Results, EmbeddingArrays]:
         command="grevy run --config run.toml --out NEW_FOLDER",
         seconds={"choose": 31.2, "train": 44.0, "folds over repeats": 412.7, "decode": 55.1},
         claims=tuple(_claims(rng)),
+        folds=(FoldSummary("repeats", ("frame", "stimulus"), 8, 1, 50, 0, set_aside=True),),
+        controls=_controls(),
+        quality=_quality(),
     )
     return results, arrays
 
@@ -320,6 +395,8 @@ def labels(seed: int = 1) -> tuple[Results, EmbeddingArrays]:
         scores=tuple(scores),
         differences=tuple(gaps),
         claims=(),
+        folds=(FoldSummary("blocks", ("heading", "speed"), 8, 1, 40, 0, set_aside=True),),
+        controls=Controls(unchecked=("No behaviour was read.",)),
         confusions=(),
         traces=(
             trace("heading", "rad", 2 * np.pi, heading),

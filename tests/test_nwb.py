@@ -293,4 +293,4 @@ def test_simulated_session_reads_back(tmp_path: Path) -> None:
     assert r.stimulus is not None
     assert set(r.stimulus.names) == set(session.series)
     assert r.labels["running_velocity"].unit == "cm/s"
-    assert describe(file).suggestion == f"grevy run {file}"
+    assert describe(file).suggestion == f"grevy run {file} --behaviour running_velocity"

@@ -27,10 +27,14 @@ from grevy.report import saved
 from grevy.settings import load_toml, read_config
 from grevy.synthetic import as_recording, openscope
 
-QUICK = {"steps": 40, "search_steps": 20, "folds": 3, "latents": [3], "batch_size": 64}
+QUICK = {
+    "steps": 40, "search_steps": 20, "folds": 3, "latents": [3], "batch_size": 64, "seeds": 1,
+    "surrogates": 0, "nulls": 99,
+}  # fmt: skip
+WHOLE = {**QUICK, "seeds": 2, "surrogates": 1}
 WRITTEN = (
     "report.html", "run.toml", "scores.csv", "results.json", "embedding.npz", "model.safetensors",
-    "log.jsonl",
+    "log.jsonl", "behaviour.csv", "clocks.csv", "drift.csv", "samples.csv",
 )  # fmt: skip
 
 
@@ -42,7 +46,7 @@ def movies():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="module")
 def finished(movies, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
     out = tmp_path_factory.mktemp("run") / "out"
-    pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK}), out, quiet=True)
+    pipeline.run_recording(movies, read_config({"file": "m.nwb", **WHOLE}), out, quiet=True)
     return out
 
 
@@ -78,9 +82,43 @@ def test_the_same_run_gives_the_same_numbers(movies, finished: Path, tmp_path: P
     pipeline.run_recording(movies, config, tmp_path / "again", quiet=True)
     for name in ("scores.csv", "model.safetensors", "run.toml"):
         assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes(), name
+    for name in ("drift.csv", "clocks.csv", "behaviour.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes(), name
+    again, first = (saved.load_results(p)[0] for p in (tmp_path / "again", finished))
+    assert repr(again.quality) == repr(first.quality)
     other = read_config({"file": "m.nwb", **QUICK, "seed": 1})
     pipeline.run_recording(movies, other, tmp_path / "other", quiet=True)
     assert _rows(tmp_path / "other") != _rows(finished)
+
+
+def test_controls_and_quality_are_part_of_a_run(movies, finished: Path) -> None:  # type: ignore[no-untyped-def]
+    results, _ = saved.load_results(finished)
+    controls, quality = results.controls, results.quality
+    assert [b.scores[0].target for b in controls.behaviour] == ["frame", "stimulus"]
+    assert {b.labels for b in controls.behaviour} == {("running",)}
+    assert len(controls.clocks) == len(controls.drifts) == 3
+    assert {d.n_nulls for d in controls.drifts} == {99}
+    assert [r.series for r in controls.sizes] == ["embedding", "frame", "stimulus"]
+    (folds,) = results.folds
+    assert (folds.what, folds.n_folds, folds.shared_samples) == ("repeats", 3, 0)
+    assert folds.set_aside
+    assert quality.bits is not None
+    assert quality.consistency is not None
+    assert (len(quality.bits.runs), len(quality.bits.surrogates)) == (2, 1)
+    assert (quality.null, quality.consistency.n_nulls) == ("surrogates", 1)
+    assert quality.ring is None
+    # The first fold's run is the first seed: trained are 6 candidates, the final model, 3 folds,
+    # another seed, and 2 of the surrogate.
+    assert len(list((finished / "models").iterdir())) == 13
+    with open(finished / "drift.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert len(read) == sum(len(d.by_distance) for d in controls.drifts)
+    page = (finished / "report.html").read_text()
+    for line in ("Controls: could something else", "Quality of the embedding", "NERVE-ML"):
+        assert line in page
+    text = " ".join(results.methods)
+    for words in ("behaviour alone (running)", "clock since the onset", "Mantel", "surrogate"):
+        assert words in text
 
 
 def test_a_finished_run_is_never_overwritten(movies, finished: Path) -> None:  # type: ignore[no-untyped-def]
@@ -145,6 +183,7 @@ def test_without_stimulus_or_label_there_is_an_embedding_and_a_sentence(tmp_path
     path = pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
     results, embedding = saved.load_results(path.parent)
     assert results.scores == ()
+    assert "No sample was held out" in results.quality.unchecked[0]
     assert any("Nothing was decoded" in w for w in results.warnings)
     assert embedding is not None
     assert embedding.values.shape == (400, 3)
@@ -162,6 +201,7 @@ def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -
     file = tmp_path / "s.nwb"
     write_openscope(file, openscope(movies=2, n_repeats=5, n_frames=60, n_cells=8))
     words = ["run", str(file), "--steps", "60", "--search-steps", "30", "--folds", "3", "-q"]
+    words += ["--seeds", "2", "--surrogates", "0", "--nulls", "99"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main([*words, "--out", str(whole)])
     for how, seen in ((signal.SIGINT, "choosing"), (signal.SIGKILL, "folds over")):
@@ -222,6 +262,8 @@ def test_shuffled_folds_are_refused_and_when_forced_said_in_every_output(
     assert "Not held out" in results.flags[0]
     assert not results.claims
     assert not results.candidates  # nothing could be chosen honestly
+    assert results.folds[0].shared_samples > 0
+    assert "Shuffled folds leak" in results.controls.unchecked[0]
     assert {r["flag"] for r in _rows(out)} == {"leaks"}
     assert {d.flag for d in results.differences} == {"leaks"}
     page = (out / "report.html").read_text()

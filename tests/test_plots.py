@@ -54,6 +54,8 @@ def test_a_movie_session_has_all_figures_and_none_is_blank(movie_pictures):
         "loss",
         "choice",
         "timeline",
+        "drift",
+        "consistency",
         "embedding-session",
         *(f"repeats-{i}" for i in range(len(fake.MOVIES))),
     }

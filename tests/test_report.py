@@ -23,6 +23,9 @@ import fake_results as fake
 from grevy.errors import FormatError
 from grevy.report import figures, saved
 from grevy.report import page as report
+from grevy.report.checklist import checklist
+from grevy.report.evidence import controls_said, quality_said
+from grevy.report.numbers import Scale
 from grevy.results import EmbeddingArrays, Results
 
 DPI = 40
@@ -328,6 +331,22 @@ def test_the_page_says_what_may_be_claimed(movies):
     assert "What may be claimed" not in render(replace(results, claims=())).text
 
 
+def test_the_page_says_controls_quality_and_the_checklist(movies):
+    _, text, results, _ = movies
+    page = Page(text).text
+    for line in (
+        *controls_said(results.controls, results.differences),
+        *quality_said(results.quality),
+        *(f"{item.answer.capitalize()}. {item.because}" for item in checklist(results)),
+    ):
+        assert line in page
+    assert "doi:10.1088/1741-2552/adbfbd" in page
+    assert f"{fake.MOVIES[1]} 2.00 5.00 7.50" in page
+    nothing = render(fake.minimal()).text
+    assert "No control was computed" in nothing
+    assert "was not judged in this run" in nothing
+
+
 def test_the_page_is_accessible_and_complete(movies):
     page = Page(movies[1])
     assert page.named("html")[0]["lang"] == "en"
@@ -389,7 +408,7 @@ def test_numbers_that_are_none_are_dashes():
     ],
 )
 def test_numbers_have_sensible_digits(metric, unit, value, text):
-    assert report._Scale(metric, unit, [value]).number(value) == text
+    assert Scale(metric, unit, [value]).number(value) == text
 
 
 def test_the_live_view_holds_at_most_8000_points(movies):
@@ -473,6 +492,17 @@ def test_numbers_that_are_none_come_back(tmp_path):
     json.loads(  # strictly JSON: no bare NaN
         (tmp_path / "results.json").read_text(), parse_constant=lambda c: pytest.fail(c)
     )
+
+
+def test_no_controls_leave_none_of_an_earlier_one(tmp_path):
+    results, _ = fake.movies()
+    saved.save_results(tmp_path, results, None)
+    with open(tmp_path / "clocks.csv", encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [line["stimulus"] for line in read] == list(fake.MOVIES)
+    assert [float(line["clock"]) for line in read] == [c.clock for c in results.controls.clocks]
+    saved.save_results(tmp_path, fake.minimal(), None)
+    assert {p.name for p in tmp_path.iterdir()} == {"results.json", "scores.csv", "claims.csv"}
 
 
 def test_no_embedding_leaves_none_of_an_earlier_one(tmp_path):
@@ -588,6 +618,7 @@ def test_a_finished_folder_holds_no_temporary_file(movies):
     saved.save_results(out, results, arrays)
     names = {p.name for p in out.iterdir()}
     files = {"report.html", "results.json", "embedding.npz", "scores.csv", "claims.csv"}
+    files |= {"behaviour.csv", "clocks.csv", "drift.csv", "samples.csv"}
     assert names == {"figures", *files}
     assert all(p.suffix == ".png" for p in (out / "figures").iterdir())
 

@@ -45,6 +45,9 @@ def test_toml_gives_back_the_settings(tmp_path: Path) -> None:
         ({"file": "x", "folds": 1}, "folds must be at least 2"),
         ({"file": "x", "architecture": "offset11-model"}, "architecture must be one of"),
         ({"file": "x", "latents": []}, "latents"),
+        ({"file": "x", "seeds": 0}, "seeds must be at least 1"),
+        ({"file": "x", "surrogates": -1}, "surrogates at least 0; found 3 and -1"),
+        ({"file": "x", "labels": ["x"], "behaviour": ["y", "x"]}, "found 'x' as both"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, object], says: str) -> None:

@@ -120,6 +120,7 @@ def run(
     config: Path | None = None,
     pairs: Literal["time", "behavior", "hybrid"] | None = None,
     label: _Many = None,
+    behaviour: _Many = None,
     units: str | None = None,
     bin_s: float | None = None,
     epochs: str | None = None,
@@ -145,6 +146,9 @@ def run(
     umap: _Flag = None,
     nulls: int | None = None,
     refit_nulls: int | None = None,
+    seeds: int | None = None,
+    surrogates: int | None = None,
+    topology: _Flag = None,
     seed: int | None = None,
     device: str | None = None,
     quiet: _Quiet = False,
@@ -152,8 +156,8 @@ def run(
     """Do everything: read a recording, choose and train an encoder, decode, write a report.
 
     The folder OUT then holds report.html, run.toml (every setting), scores.csv, claims.csv,
-    results.json, embedding.npz, model.safetensors, figures and a log. A finished OUT is never
-    overwritten; the same call on an unfinished one goes on.
+    tables of controls, results.json, embedding.npz, model.safetensors, figures and a log. A
+    finished OUT is never overwritten; the same call on an unfinished one goes on.
 
     Parameters
     ----------
@@ -170,6 +174,9 @@ def run(
     label
         Behaviour to decode (and to learn from, for behavior and hybrid pairs): a series of the
         file, or "frame" or "stimulus".
+    behaviour
+        What the animal did, such as running or pupil: read and not decoded; scores are held
+        against what it tells without the cells.
     units
         Which units to take, such as 'location == adn'.
     bin_s
@@ -221,6 +228,13 @@ def run(
         Null decodings behind each p value (999); 0 tests no claim.
     refit_nulls
         Nulls for which encoders are trained anew, where they learn from what is decoded (0).
+    seeds
+        Seeds that consistency and held-out bits are taken over (3).
+    surrogates
+        Recordings of unrelated channels that runs of every seed are trained on, for what bits and
+        consistency are by chance (1; p values take 19).
+    topology
+        Test whether the embedding is one loop (pip install 'grevy[topology]').
     seed
         Every random number follows from it.
     device
@@ -232,13 +246,15 @@ def run(
     from .settings import load_toml, read_config
 
     given: dict[str, Any] = {
-        "file": file, "pairs": pairs, "labels": label, "units": units, "bin_s": bin_s,
+        "file": file, "pairs": pairs, "labels": label, "behaviour": behaviour,
+        "units": units, "bin_s": bin_s,
         "epochs": epochs, "stimuli": stimuli, "series": series, "nan": nan, "times": times,
         "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
         "hidden": hidden, "learning_rate": learning_rate, "temperature": temperature,
         "steps": steps, "search_steps": search_steps, "early_stop": early_stop, "folds": folds,
         "leave_out": leave_out, "choice": choice, "split": split, "force": force, "umap": umap,
-        "nulls": nulls, "refit_nulls": refit_nulls, "seed": seed, "device": device,
+        "nulls": nulls, "refit_nulls": refit_nulls, "seeds": seeds,
+        "surrogates": surrogates, "topology": topology, "seed": seed, "device": device,
     }  # fmt: skip
     values = load_toml(config) if config else {}
     values |= {k: v for k, v in given.items() if v is not None}

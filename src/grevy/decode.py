@@ -24,9 +24,12 @@ __all__ = [
     "Judged",
     "Metric",
     "Target",
+    "best_settings",
+    "candidates",
     "circular_distance",
     "decode_blocks",
     "error",
+    "evenly",
     "judge",
     "lone",
     "neighbours",
@@ -219,13 +222,13 @@ def predictions(
             done = k
             out.append(votes.reshape(-1, n).argmax(axis=1)[:, None].astype(np.float64))
         return [out[sorted(ks).index(k)] for k in ks]
-    safe = np.where(target.periods > 0, target.periods, 1.0)
-    angle = 2 * np.pi * values / safe
-    count = np.cumsum(there, axis=1)
-    mean = np.cumsum(values * there, axis=1) / np.maximum(count, 1)
-    east, north = np.cumsum(np.cos(angle) * there, 1), np.cumsum(np.sin(angle) * there, 1)
-    around = np.mod(np.arctan2(north, east), 2 * np.pi) * safe / (2 * np.pi)
-    every = np.where(target.periods > 0, around, mean)
+    every = np.cumsum(values * there, axis=1) / np.maximum(np.cumsum(there, axis=1), 1)
+    if target.periods.any():
+        safe = np.where(target.periods > 0, target.periods, 1.0)
+        angle = 2 * np.pi * values / safe
+        east, north = np.cumsum(np.cos(angle) * there, 1), np.cumsum(np.sin(angle) * there, 1)
+        around = np.mod(np.arctan2(north, east), 2 * np.pi) * safe / (2 * np.pi)
+        every = np.where(target.periods > 0, around, every)
     return [every[:, k - 1] for k in ks]
 
 
@@ -260,15 +263,46 @@ def tune(
     table = judge(features, groups, most=most, device=device)
     if table is None:
         return lone(len(features))
-    best = (np.inf, KNN(1, "cosine"))
-    for metric, nearest in table.nearest.items():
-        for k, predicted in zip(
-            table.ks, predictions(target, rows, nearest, table.ks), strict=True
-        ):
-            score = float(error(target, rows[table.judged], predicted).mean())
-            if score < best[0] or (score == best[0] and k > best[1].k):
-                best = (score, KNN(k, metric))
-    return best[1]
+    return best_settings(target, rows, rows[table.judged], table.nearest, table.ks)
+
+
+def best_settings(
+    target: Target,
+    rows: NDArray[np.int64],
+    judged: NDArray[np.int64],
+    nearest: Mapping[Metric, NDArray[np.int64]],
+    ks: Sequence[int],
+) -> KNN:
+    """The settings with the smallest mean error over judged rows; the larger k among equals.
+
+    Parameters
+    ----------
+    target : Target
+    rows : array of int64, shape (n,)
+        Row of `target` of each training row.
+    judged : array of int64, shape (J,)
+        Row of `target` of each judged row.
+    nearest : mapping of metric to array of int64, shape (J, K)
+        Their neighbours among the training rows.
+    ks : sequence of int
+        Each at most K.
+
+    Returns
+    -------
+    KNN
+    """
+    found = (np.inf, KNN(1, "cosine"))
+    for metric, table in nearest.items():
+        for k, predicted in zip(ks, predictions(target, rows, table, ks), strict=True):
+            score = float(error(target, judged, predicted).mean())
+            if score < found[0] or (score == found[0] and k > found[1].k):
+                found = (score, KNN(k, metric))
+    return found[1]
+
+
+def candidates(n: int) -> tuple[int, ...]:
+    """Numbers of neighbours that are tried where there are n training rows."""
+    return tuple(k for k in _KS if k <= max(1, n // 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,8 +333,8 @@ def judge(
     """Neighbours of training rows in other groups; None where there is but one group."""
     if len(np.unique(groups)) < 2:
         return None
-    ks = tuple(k for k in _KS if k <= max(1, len(features) // 4))
-    judged = np.unique(np.linspace(0, len(features) - 1, min(most, len(features))).astype(np.int64))
+    ks = candidates(len(features))
+    judged = evenly(len(features), most)
     nearest = {
         metric: neighbours(
             features,
@@ -314,6 +348,11 @@ def judge(
         for metric in METRICS
     }
     return Judged(judged, ks, nearest)
+
+
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most so many of n rows, evenly spread."""
+    return np.unique(np.linspace(0, max(n - 1, 0), min(most, n)).astype(np.int64))
 
 
 def lone(n: int) -> KNN:

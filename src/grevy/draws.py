@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     PRINT = 13
     SURROGATE = 14
     SUBSAMPLE = 15
+    CONTROL = 16
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
@@ -97,7 +98,8 @@ def words(seed: int, purpose: int, steps: Tensor, n: int) -> Tensor:
     step = steps.to(torch.int64)[:, None]
     zero = torch.zeros((), dtype=torch.int64, device=steps.device)
     counter = (lanes[None, :], step & _MASK, (step >> 32) & _MASK, zero + int(purpose))
-    return philox(counter, (seed & _MASK, (seed >> 32) & _MASK)).reshape(len(steps), -1)[:, :n]
+    found = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
+    return found.reshape(len(steps), 4 * len(lanes))[:, :n]
 
 
 def integers(seed: int, purpose: int, steps: Tensor, n: int, high: int) -> Tensor:

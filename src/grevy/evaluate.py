@@ -24,7 +24,9 @@ from .windows import ReceptiveField, Spans, padded_rows
 
 __all__ = [
     "BASELINES",
+    "CONSTANT",
     "EMBEDDING",
+    "RAW",
     "Features",
     "Predicted",
     "Problem",
@@ -36,6 +38,7 @@ __all__ = [
     "label_problem",
     "learnt_and_asked",
     "relative_errors",
+    "scaled_windows",
 ]
 
 EMBEDDING, RAW, REDUCED, CONSTANT = "embedding", "raw kNN", "PCA kNN", "constant"
@@ -183,11 +186,7 @@ def features_of(
     embedding = embed(run, recording, spans=spans, device=device)
     values = {EMBEDDING: embedding.values}
     if baselines:
-        rows = np.concatenate([recording.activity[a:b] for a, b in train_on])
-        spread = rows.std(axis=0)
-        x = (recording.activity - rows.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        field = run.config.encoder.field
-        windows = _windows(x, spans, field)
+        windows, _ = scaled_windows(recording.activity, spans, train_on, run.config.encoder.field)
         trained = mask_of(train_on, recording.n_samples)[embedding.samples]
         most = min(_COMPONENTS, windows.shape[1], int(trained.sum()))
         pca = PCA(most, svd_solver="covariance_eigh").fit(windows[trained])
@@ -220,11 +219,33 @@ def _umap(
         return np.asarray(model.transform(x), dtype=np.float32)
 
 
-def _windows(x: NDArray[np.float32], spans: Spans, field: ReceptiveField) -> NDArray[np.float32]:
-    rows, outputs, _, _ = padded_rows(spans, field)
+def scaled_windows(
+    x: NDArray[np.float32], spans: Spans, train_on: Spans, field: ReceptiveField
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What an encoder sees of each sample of some spans, z-scored: features that learnt nothing.
+
+    Parameters
+    ----------
+    x : array, shape (T, C)
+        Activity, or anything else that has a row a sample.
+    spans : array of int64, shape (K, 2)
+        Each seen alone, its edges replicated.
+    train_on : array of int64, shape (E, 2)
+        Means and deviations are those of these samples.
+    field : ReceptiveField
+
+    Returns
+    -------
+    windows : array of float32, shape (n, W * C)
+    samples : array of int64, shape (n,)
+        The sample of each window.
+    """
+    trained = np.concatenate([x[a:b] for a, b in train_on])
+    spread = trained.std(axis=0)
+    z = (x - trained.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    rows, outputs, samples, _ = padded_rows(spans, field)
     places = outputs[:, None] + np.arange(len(field))
-    windows: NDArray[np.float32] = x[rows[places]].reshape(len(outputs), -1).astype(np.float32)
-    return windows
+    return z[rows[places]].reshape(len(outputs), -1).astype(np.float32), samples
 
 
 @dataclass(frozen=True, eq=False)

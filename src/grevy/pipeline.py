@@ -18,12 +18,21 @@ from tqdm import tqdm
 
 from . import dandi, nwb, store
 from .atomic import write_atomic
+from .checks import controls_of, folds_of, quality_of
 from .config import TrainConfig, run_hash
 from .errors import ConfigError, FormatError, GrevyError
-from .evaluate import frame_problem, identity_problem
+from .evaluate import Features, frame_problem, identity_problem
 from .locks import hold
 from .model import Run, choose_device, fingerprint
-from .questions import Trainer, choose_for, claims_about, decode_question, fold_runs, questions_of
+from .questions import (
+    Question,
+    Trainer,
+    choose_for,
+    claims_about,
+    decode_question,
+    fold_runs,
+    questions_of,
+)
 from .recording import Label, Recording
 from .report import saved
 from .report.page import write_report
@@ -49,7 +58,7 @@ DEMO_SESSION: Mapping[str, Any] = {
     "n_frames": 300,
     "n_cells": 80,
 }
-DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5}
+DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5, "behaviour": ["running_velocity"]}
 _log = logging.getLogger("grevy")
 
 
@@ -122,7 +131,9 @@ def run_config(
         bin_s=config.bin_s,
         epochs=config.epochs,
         stimuli=config.stimuli or None,
-        labels=tuple(n for n in config.labels if n not in ("frame", "stimulus")),
+        labels=tuple(
+            n for n in (*config.labels, *config.behaviour) if n not in ("frame", "stimulus")
+        ),
         nan=config.nan,
         times=config.times,
     )
@@ -221,6 +232,11 @@ def run_recording(
         final = trainer([choice.overall], "final model")[0]
         answers: list[Answer] = []
         claims: list[Claim] = []
+        embedded: list[tuple[Question, list[Features]]] = []
+
+        def trainer_on(other: Recording) -> Trainer:
+            return trainer if other is recording else _trainer(other, out, where, clock)
+
         for q in questions:
             clock.stage(f"folds over {q.what}")
             runs = fold_runs(recording, q, choice, trainer)
@@ -229,10 +245,14 @@ def run_recording(
                 recording, q, runs, where, manifold=config.umap, quiet=quiet
             )
             clock.stage("nulls")
-            claims += claims_about(
-                recording, q, choice, kept, config, lambda r: _trainer(r, out, where, clock)
-            )
+            claims += claims_about(recording, q, choice, kept, config, trainer_on)
+            embedded.append((q, kept))
             answers += [(q.what, q.plan, p, y) for p, y in zip(q.problems, found, strict=True)]
+        clock.stage("controls")
+        controls = controls_of(recording, embedded, choice, config)
+        clock.stage("quality")
+        first = questions[0] if questions else None
+        quality = quality_of(recording, first, choice, base, config, trainer_on)
         clock.stage("report")
         embedding = embedding_arrays(recording, final, where)
         results = gather(
@@ -243,6 +263,9 @@ def run_recording(
             choice,
             final,
             claims=claims,
+            folds=[folds_of(q, kept) for q, kept in embedded],
+            controls=controls,
+            quality=quality,
             said=unasked,
             seconds=clock.seconds,
         )

@@ -8,23 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AtDistance",
     "Barcode",
+    "BehaviourAlone",
     "Candidate",
     "Claim",
     "Confusion",
     "Consistency",
+    "Controls",
     "Difference",
+    "Drift",
     "EffectiveDimension",
     "EmbeddingArrays",
+    "FoldSummary",
     "HeldOutBits",
     "History",
     "LabelTrace",
+    "OnsetClock",
     "Presentation",
+    "Quality",
     "Results",
     "RingTest",
+    "SampleSize",
     "Score",
     "SessionSummary",
     "StimulusSummary",
+    "SubsetScore",
 ]
 
 
@@ -108,8 +117,9 @@ class Score:
     """One number of the decoding table.
 
     `target` is "frame", "stimulus" or a label's name; `stimulus` is empty where the row is not
-    about one stimulus; `method` is "embedding", "raw kNN", "PCA kNN", "linear" or "constant"; `low`
-    and `high` bound the 95 % interval over repeats (or blocks), NaN where there are too few.
+    about one stimulus; `method` is "embedding", "raw kNN", "PCA kNN", "linear", "constant" or, in a
+    control, "behaviour"; `low` and `high` bound the 95 % interval over repeats (or blocks), NaN
+    where there are too few.
     """
 
     target: str
@@ -173,6 +183,119 @@ class Claim:
     refused: str = ""
     refit: bool = False
     """Whether encoders were trained anew for every null."""
+
+
+@dataclass(frozen=True)
+class BehaviourAlone:
+    """Decoding from what the animal did instead of what its cells did, on the same samples.
+
+    `share` is the part of the scored samples where the labels are known throughout the window;
+    only these count, for the embedding too. The differences are embedding minus "behaviour".
+    """
+
+    labels: tuple[str, ...]
+    share: float
+    scores: tuple[Score, ...]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class OnsetClock:
+    """Error at decoding one stimulus from itself and from the others of its length.
+
+    All are median errors, in `unit`. `clock` is chance minus the error from others: what is known
+    of the moment without knowing the stimulus. `content` is the error from others minus its own.
+    Their 95 % intervals are taken over repeats, of the paired differences.
+    """
+
+    stimulus: str
+    unit: str
+    own: float
+    others: float
+    chance: float
+    clock: float
+    clock_low: float
+    clock_high: float
+    content: float
+    content_low: float
+    content_high: float
+    n_others: int
+    n_repeats: int
+
+
+@dataclass(frozen=True)
+class AtDistance:
+    """Mean error over presentations that are decoded from one so many repeats away."""
+
+    distance: int
+    value: float
+    low: float
+    high: float
+    n_presentations: int
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Error at decoding one presentation from one other, by the repeats between them.
+
+    `slope` is in `unit` a repeat, NaN where there are too few repeats to tell it from differences
+    between presentations; `p` is one-sided, from `n_nulls` other orders of the repeats.
+    """
+
+    target: str
+    stimulus: str
+    statistic: str
+    unit: str
+    slope: float
+    p: float
+    n_nulls: int
+    n_repeats: int
+    by_distance: tuple[AtDistance, ...]
+
+
+@dataclass(frozen=True)
+class SubsetScore:
+    """Decoding from some channels, beside as many channels drawn from all.
+
+    `random` is the mean over draws, `random_low` and `random_high` their middle 95 %; `difference`
+    is the score minus `random`, with its 95 % interval over repeats. Without draws these are NaN.
+    """
+
+    subset: str
+    n_channels: int
+    target: str
+    stimulus: str
+    method: str
+    metric: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    chance: float
+    random: float
+    random_low: float
+    random_high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    n_random: int
+    n_repeats: int
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """How many samples of a series there are, and how many independent ones that is worth.
+
+    `memory_s` is the integrated autocorrelation time; `n_repeats` the smallest number of repeats
+    (or blocks) that a score of the series is a mean over.
+    """
+
+    series: str
+    n_samples: int
+    n_effective: float
+    memory_s: float
+    n_repeats: int
 
 
 @dataclass(frozen=True)
@@ -273,6 +396,51 @@ class RingTest:
 
 
 @dataclass(frozen=True)
+class FoldSummary:
+    """How the folds of some targets lay.
+
+    `what` is "repeats" or "blocks"; `n_left_out` how many a fold leaves out; `shared_samples` how
+    many of its test samples an encoder was trained on, over all folds; `set_aside` whether some
+    were kept for choosing and never scored.
+    """
+
+    what: str
+    targets: tuple[str, ...]
+    n_folds: int
+    n_left_out: int
+    guard_samples: int
+    shared_samples: int
+    set_aside: bool
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What else could explain the scores; `unchecked` says what was not asked, and why."""
+
+    behaviour: tuple[BehaviourAlone, ...] = ()
+    clocks: tuple[OnsetClock, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    sizes: tuple[SampleSize, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The embedding on held-out samples of the first fold; `unchecked` as in `Controls`.
+
+    `null` says what runs the nulls of `consistency` and `ring` are: "surrogates" (channels shifted
+    apart), "labels" (labels moved away from the activity), or "" for none.
+    """
+
+    bits: HeldOutBits | None = None
+    consistency: Consistency | None = None
+    dimension: EffectiveDimension | None = None
+    ring: RingTest | None = None
+    null: str = ""
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Confusion:
     """Which stimulus was on the screen (rows) and which was said (columns), in samples."""
 
@@ -321,6 +489,9 @@ class Results:
     claims: tuple[Claim, ...] = ()
     flags: tuple[str, ...] = ()
     """Why the scores are no held-out scores; empty where they are."""
+    folds: tuple[FoldSummary, ...] = ()
+    controls: Controls = Controls()
+    quality: Quality = Quality()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ trained anew for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,16 @@ from .decode import error
 from .evaluate import BASELINES, CONSTANT, EMBEDDING, Predicted, Problem, by_subset
 from .results import Confusion, Difference, Score
 
-__all__ = ["Jackknife", "confusion", "differences", "jackknife", "scores"]
+__all__ = [
+    "Jackknife",
+    "Scored",
+    "average",
+    "confusion",
+    "differences",
+    "every_score",
+    "jackknife",
+    "scores",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +65,12 @@ class Jackknife:
         return self.value, self.value - half, self.value + half
 
 
+def average(found: Sequence[Jackknife]) -> Jackknife:
+    """The mean of several statistics of the same repeats."""
+    without = np.mean([each.without for each in found], axis=0)
+    return Jackknife(float(np.mean([each.value for each in found])), without)
+
+
 @dataclass(frozen=True)
 class _Metric:
     name: str
@@ -83,7 +98,8 @@ def _statistic(
     far = error(problem.target, rows, predicted)
     if metric.name == "r2":
         y = np.asarray(problem.target.values[rows], dtype=np.float64)
-        return float(1 - np.square(far).sum() / np.square(y - y.mean(axis=0)).sum())
+        spread = np.square(y - y.mean(axis=0)).sum()
+        return float(1 - np.square(far).sum() / spread) if spread > 0 else float("nan")
     units = [far[group == g] for g in np.unique(group)]
     if metric.name == "median error":
         return float(np.mean([np.median(u) for u in units]))
@@ -152,6 +168,46 @@ def _every_method(
     return {**each, CONSTANT: best}
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One metric of one subset: what every method reaches, the best constant last.
+
+    Attributes
+    ----------
+    stimulus : str
+        Name of the subset.
+    metric, unit : str
+    higher : bool
+        Whether higher is better.
+    n_repeats : int
+        That are tested.
+    each : mapping of method to Jackknife
+    """
+
+    stimulus: str
+    metric: str
+    unit: str
+    higher: bool
+    n_repeats: int
+    each: Mapping[str, Jackknife]
+
+
+def every_score(problem: Problem, predicted: Predicted) -> list[Scored]:
+    """Every subset and metric, for all methods and the best constant predictor at it."""
+    return [
+        Scored(
+            name,
+            metric.name,
+            metric.unit,
+            metric.higher,
+            len(np.unique(predicted.group[at])),
+            _every_method(metric, problem, s, predicted, at),
+        )
+        for s, name, at in by_subset(problem, predicted)
+        for metric in _metrics(problem)
+    ]
+
+
 def scores(problem: Problem, predicted: Predicted) -> list[Score]:
     """Score rows of every subset, method and metric, chance being the best constant predictor.
 
@@ -165,19 +221,16 @@ def scores(problem: Problem, predicted: Predicted) -> list[Score]:
     list of Score
     """
     rows = []
-    for s, name, at in by_subset(problem, predicted):
-        n_repeats = len(np.unique(predicted.group[at]))
-        for metric in _metrics(problem):
-            each = _every_method(metric, problem, s, predicted, at)
-            for method, found in each.items():
-                value, low, high = found.interval()
-                rows.append(
-                    Score(
-                        target=problem.name, stimulus=name, method=method, metric=metric.name,
-                        value=value, chance=each[CONSTANT].value, n_repeats=n_repeats, low=low,
-                        high=high, unit=metric.unit, higher_is_better=metric.higher,
-                    )
-                )  # fmt: skip
+    for s in every_score(problem, predicted):
+        for method, found in s.each.items():
+            value, low, high = found.interval()
+            rows.append(
+                Score(
+                    target=problem.name, stimulus=s.stimulus, method=method, metric=s.metric,
+                    value=value, chance=s.each[CONSTANT].value, n_repeats=s.n_repeats, low=low,
+                    high=high, unit=s.unit, higher_is_better=s.higher,
+                )
+            )  # fmt: skip
     return rows
 
 
@@ -188,25 +241,22 @@ def differences(problem: Problem, predicted: Predicted) -> list[Difference]:
     than chance, also where chance itself differs from block to block.
     """
     rows = []
-    for s, name, at in by_subset(problem, predicted):
-        n_repeats = len(np.unique(predicted.group[at]))
-        for metric in _metrics(problem):
-            each = _every_method(metric, problem, s, predicted, at)
-            others = [m for m in each if m not in (EMBEDDING, *BASELINES)]
-            for baseline in (*(b for b in BASELINES if b in each), *others):
-                value, low, high = (each[EMBEDDING] - each[baseline]).interval()
-                sign = 1 if metric.higher else -1
-                better = "undecided"
-                if sign * low > 0 and sign * high > 0:
-                    better = "embedding"
-                elif sign * low < 0 and sign * high < 0:
-                    better = "baseline"
-                rows.append(
-                    Difference(
-                        problem.name, name, metric.name, baseline, value, low, high, n_repeats,
-                        better, metric.unit,
-                    )
-                )  # fmt: skip
+    for s in every_score(problem, predicted):
+        others = [m for m in s.each if m not in (EMBEDDING, *BASELINES)]
+        for baseline in (*(b for b in BASELINES if b in s.each), *others):
+            value, low, high = (s.each[EMBEDDING] - s.each[baseline]).interval()
+            sign = 1 if s.higher else -1
+            better = "undecided"
+            if sign * low > 0 and sign * high > 0:
+                better = "embedding"
+            elif sign * low < 0 and sign * high < 0:
+                better = "baseline"
+            rows.append(
+                Difference(
+                    problem.name, s.stimulus, s.metric, baseline, value, low, high, s.n_repeats,
+                    better, s.unit,
+                )
+            )  # fmt: skip
     return rows
 
 

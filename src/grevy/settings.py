@@ -46,6 +46,8 @@ class RunConfig:
     labels : tuple of str
         Behaviour to decode, and to learn from for behavior and hybrid pairs. "frame" and
         "stimulus" stand for the movie's moment and the stimulus.
+    behaviour : tuple of str
+        What the animal did, read but not decoded: scores are held against what it tells alone.
     window_s : float
         Receptive field; the architecture whose window is nearest is taken.
     architecture : str
@@ -81,6 +83,13 @@ class RunConfig:
     refit_nulls : int
         Nulls for which the encoders of all folds are trained anew, where they learn from a label
         that is decoded; 0 leaves such claims untested.
+    seeds : int
+        Runs that consistency and held-out bits are taken over; 1 leaves consistency out.
+    surrogates : int
+        Recordings of unrelated channels that as many runs are trained on, for the bits and the
+        consistency of chance; 0 for none, 19 or more for p values.
+    topology : bool
+        Whether to test if the embedding is one loop (extra "topology").
     seed : int
     device : str
     """
@@ -95,6 +104,7 @@ class RunConfig:
     times: Literal["refuse", "drop"] = "refuse"
     pairs: Literal["time", "behavior", "hybrid"] = "time"
     labels: tuple[str, ...] = ()
+    behaviour: tuple[str, ...] = ()
     window_s: float = 1 / 3
     architecture: str = ""
     offset_s: float = 1 / 3
@@ -117,6 +127,9 @@ class RunConfig:
     umap: bool = False
     nulls: int = 999
     refit_nulls: int = 0
+    seeds: int = 3
+    surrogates: int = 1
+    topology: bool = False
     seed: int = 0
     device: str = "auto"
 
@@ -148,6 +161,17 @@ class RunConfig:
             )
         if self.leave_out < 1:
             raise ConfigError(f"leave_out must be at least 1; found {self.leave_out}.")
+        if self.seeds < 1 or self.surrogates < 0:
+            raise ConfigError(
+                f"seeds must be at least 1, surrogates at least 0; found {self.seeds} and "
+                f"{self.surrogates}."
+            )
+        both = sorted(set(self.behaviour) & set(self.labels))
+        if both:
+            raise ConfigError(
+                f"behaviour is read and not decoded, a label is decoded; found '{both[0]}' as both."
+                " A label serves as behaviour for the others without being named again."
+            )
         if self.folds < 2 or self.steps < 1 or self.search_steps < 1:
             raise ConfigError("folds must be at least 2, steps and search_steps at least 1.")
 

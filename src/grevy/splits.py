@@ -18,6 +18,7 @@ from .windows import Spans, keep, without
 __all__ = [
     "Judging",
     "Plan",
+    "autocorrelation",
     "block_plan",
     "choosing_splits",
     "mask_of",
@@ -295,6 +296,29 @@ def memory(target: Target, known: NDArray[np.bool_]) -> int:
     int
         In samples; 0 for a label that never changes.
     """
+    correlation = autocorrelation(target, known, np.array([[0, len(known)]]))
+    below = np.flatnonzero(correlation < 1 / np.e)
+    return int(below[0]) if len(below) else 0
+
+
+def autocorrelation(target: Target, known: NDArray[np.bool_], epochs: Spans) -> NDArray[np.float64]:
+    """Correlation of a series with itself at every lag, over pairs of known samples of one epoch.
+
+    Parameters
+    ----------
+    target : Target
+        With T rows. Columns are pooled, those with more variance counting more; circular ones are
+        compared on the circle, classes as same or not.
+    known : array of bool, shape (T,)
+        Samples that count.
+    epochs : array of int64, shape (E, 2)
+
+    Returns
+    -------
+    array of float64, shape (L,)
+        At lags 0 ... L - 1 in samples, L being the longest epoch: 1 at lag 0, 0 where there is no
+        pair, 1 everywhere for a series that never changes.
+    """
     values = np.asarray(target.values, dtype=np.float64)
     if target.n_classes:
         columns = [values[:, 0] == c for c in range(target.n_classes)]
@@ -303,15 +327,20 @@ def memory(target: Target, known: NDArray[np.bool_]) -> int:
             np.exp(2j * np.pi * values[:, j] / p) if p else values[:, j]
             for j, p in enumerate(target.periods)
         ]
-    size = 2 * len(known)
-    pairs = np.fft.ifft(np.abs(np.fft.fft(known, size)) ** 2)[: len(known)].real
-    total = np.zeros(len(known))
-    for column in columns:
-        z = np.where(known, column - np.mean(column[known]), 0)
-        total += np.fft.ifft(np.abs(np.fft.fft(z, size)) ** 2)[: len(known)].real
-    correlation = total / np.maximum(pairs, 1)
-    below = np.flatnonzero(correlation < correlation[0] / np.e)
-    return int(below[0]) if len(below) else 0
+    counted = known & mask_of(epochs, len(known))
+    longest = int((epochs[:, 1] - epochs[:, 0]).max())
+
+    def products(z: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Sums of products of samples that are so far apart, for every lag."""
+        total = np.zeros(longest)
+        for a, b in epochs:
+            power = np.abs(np.fft.fft(z[a:b], 2 * (b - a))) ** 2
+            total[: b - a] += np.fft.ifft(power)[: b - a].real
+        return total
+
+    centred = [np.where(counted, c - np.mean(c[counted]), 0) for c in columns]
+    total = sum(map(products, centred), np.zeros(longest)) / np.maximum(products(counted), 1)
+    return total / total[0] if total[0] > 0 else np.ones(longest)
 
 
 def training_spans(plan: Plan, epochs: Spans, fold: int) -> Spans:

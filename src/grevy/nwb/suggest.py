@@ -20,6 +20,8 @@ __all__ = ["options", "population"]
 
 FEW_REPEATS = 3
 """Stimuli that repeat less often are no reason to leave out behaviour."""
+_NEARLY_ALL = 0.95
+"""Share of the activity over which behaviour is known that is held against its scores."""
 
 
 def population(
@@ -65,10 +67,10 @@ def options(
     times: NDArray[np.float64] | None,
     said: list[str],
 ) -> list[str]:
-    """Options of `grevy run`: nothing where stimuli repeat, else the label that promises most."""
+    """Options of `grevy run`: behaviour where stimuli repeat, else the label that promises most."""
     usable = [s for s in stimuli if not s.reason]
     if any(s.n_frames and s.n_repeats >= FEW_REPEATS for s in usable):
-        return []
+        return _beside(behavior)
     best = _best_series(file, behavior)
     if best is not None:
         paths = [b.path for b in behavior]
@@ -85,6 +87,17 @@ def options(
         "embedding without a claim."
     )
     return []
+
+
+def _beside(behavior: tuple[BehaviorFacts, ...]) -> list[str]:
+    """The behaviour that scores can be held against: continuous, and known nearly throughout."""
+    paths = [b.path for b in behavior]
+    names = [
+        shlex.quote(_short(b.path, paths))
+        for b in behavior
+        if not b.problem and b.kind == "continuous" and (b.share or 0) >= _NEARLY_ALL
+    ]
+    return [f"--behaviour {' '.join(names)}"] if names else []
 
 
 def _best_series(file: Any, behavior: tuple[BehaviorFacts, ...]) -> BehaviorFacts | None:

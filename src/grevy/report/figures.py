@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..results import Claim, Confusion, EmbeddingArrays, LabelTrace, Results, Score
-from . import plots
+from . import control_plots, plots
 from .verdicts import LEAK
 
 __all__ = ["Picture", "Shown", "draw", "main_metric", "ranked", "show"]
@@ -103,7 +103,8 @@ def draw(results: Results, embedding: EmbeddingArrays | None, *, dpi: int = 200)
     -------
     list of Picture
         Named "decoding-TARGET-N", "difference-TARGET-N", "confusion-N", "label-N",
-        "embedding-session", "embedding-label-N", "repeats-N", "loss", "choice" and "timeline".
+        "embedding-session", "embedding-label-N", "repeats-N", "loss", "choice", "timeline",
+        "drift" and "consistency".
     """
     with mpl.rc_context(plots.STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
@@ -114,6 +115,7 @@ def draw(results: Results, embedding: EmbeddingArrays | None, *, dpi: int = 200)
             *(_trace(row, i, dpi) for i, row in enumerate(results.traces) if row.times_s),
             *_training(results, dpi),
             *_timeline(results, dpi),
+            *_checked(results, dpi),
         ]
         shown = None if embedding is None else show(embedding)
         if embedding is not None and shown is not None:
@@ -364,6 +366,49 @@ def _timeline(results: Results, dpi: int) -> list[Picture]:
             dpi,
         )
     ]
+
+
+# Controls and quality
+
+
+def _checked(results: Results, dpi: int) -> list[Picture]:
+    drawn = []
+    rows = [r for r in results.controls.drifts if r.by_distance]
+    if rows:
+        figure = Figure((_WIDTH, 3.4), layout="constrained")
+        ax = figure.subplots()
+        control_plots.drift(rows, [s.name for s in results.stimuli], ax)
+        handles, names = ax.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right upper")
+        drawn.append(
+            _picture(
+                "drift",
+                f"Error of {len(rows)} stimuli decoded from one other presentation, by the number "
+                f"of repeats between the two. The ends of the lines are in the table.",
+                "Each held-out presentation decoded from one other. A line that rises says that "
+                "the code changes in the course of the session; bands are 95 % intervals over "
+                "presentations, drawn for up to four stimuli.",
+                figure,
+                dpi,
+            )
+        )
+    found = results.quality.consistency
+    if found is not None:
+        size = min(_WIDTH, 4.0 + 0.35 * len(found.units))
+        figure = Figure((size, 0.72 * size), layout="constrained")
+        control_plots.agreement(found, figure.subplots())
+        drawn.append(
+            _picture(
+                "consistency",
+                f"Matrix of R² between the embeddings of {len(found.units)} seeds on held-out "
+                f"samples; their mean is in the table.",
+                "How well the embedding of one seed (row) predicts that of another (column), by a "
+                "linear map that was fitted on training samples and judged on held-out ones.",
+                figure,
+                dpi,
+            )
+        )
+    return drawn
 
 
 # The embedding

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import html
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,10 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from ..results import Claim, Difference, EmbeddingArrays, Results, Score
+from .checklist import checklist
+from .evidence import controls_said, quality_said, tables
 from .figures import Picture, Shown, draw, main_metric, ranked, show
+from .numbers import NOTHING, Scale, amount, duration, metric_words
 from .plots import NO_STIMULUS, stimulus_colours
 from .saved import write_whole
 from .verdicts import verdict
@@ -31,7 +33,6 @@ __all__ = ["write_report"]
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_POINTS = 8000
 _METHODS = ("embedding", "raw kNN", "PCA kNN", "UMAP kNN", "linear")
-_NOTHING = "–"
 
 
 def write_report(
@@ -75,9 +76,9 @@ def _page(results: Results, embedding: EmbeddingArrays | None, pictures: Sequenc
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "amount": _amount,
+        "amount": amount,
         "name": _name,
-        "duration": _duration,
+        "duration": duration,
         "image": _image,
     }
     shown = None if embedding is None else show(embedding)
@@ -90,6 +91,10 @@ def _page(results: Results, embedding: EmbeddingArrays | None, pictures: Sequenc
         minutes=(results.session.stop_s - results.session.start_s) / 60,
         pictures={picture.name: picture for picture in pictures},
         several=lambda prefix: [p for p in pictures if p.name.startswith(prefix)],
+        controls=controls_said(results.controls, results.differences),
+        quality=quality_said(results.quality),
+        checked=tables(results.controls, results.quality),
+        checklist=checklist(results),
         **_sections(results),  # style, scripts and view hold no text from a file unescaped
         shown=shown,
         view=Markup(_json(view)) if view else "",
@@ -150,54 +155,7 @@ def _image(picture: Picture) -> str:
     return "data:image/png;base64," + base64.b64encode(picture.png).decode()
 
 
-# Numbers and tables
-
-
-def _amount(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits; integers with their thousands apart."""
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f")
-    if not math.isfinite(value):
-        return _NOTHING
-    return f"{value:.{digits}g}".replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return _NOTHING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes / 60:.1f} h"
-
-
-class _Scale:
-    """How the numbers of one metric are written: per cent for accuracy, else even decimals."""
-
-    def __init__(self, metric: str, unit: str, values: Iterable[float]) -> None:
-        self.percent = metric == "accuracy"
-        sizes = [abs(v) for v in values if math.isfinite(v)]
-        largest = max(sizes, default=1.0)
-        self.unit = "%" if self.percent else unit
-        small = 1 - math.floor(math.log10(largest)) if 0 < largest < 1 else 2
-        self.decimals = 1 if self.percent or 10 <= largest < 1000 else (small, 0)[largest >= 1000]
-
-    def number(self, value: float, *, sign: bool = False) -> str:
-        """One number without its unit."""
-        if not math.isfinite(value):
-            return _NOTHING
-        text = f"{100 * value if self.percent else value:{'+' if sign else ''}.{self.decimals}f}"
-        return text.replace("-", "−")
-
-    def interval(self, low: float, high: float, *, sign: bool = False) -> str:
-        """Both ends, or a dash where there is no interval."""
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return _NOTHING
-        return f"{self.number(low, sign=sign)} to {self.number(high, sign=sign)}"
-
-
-def _metric_words(metric: str) -> str:
-    return {"r2": "R²"}.get(metric, metric)
+# Tables
 
 
 def _score_tables(rows: Sequence[Score]) -> list[dict[str, Any]]:
@@ -207,7 +165,7 @@ def _score_tables(rows: Sequence[Score]) -> list[dict[str, Any]]:
     for metric in sorted(dict.fromkeys(r.metric for r in rows), key=lambda m: m != main):
         own = [r for r in rows if r.metric == metric]
         unit = own[0].unit if len({r.unit for r in own}) == 1 else ""
-        scale = _Scale(metric, unit, [r.value for r in own])
+        scale = Scale(metric, unit, [r.value for r in own])
         methods = [m for m in _METHODS if any(r.method == m for r in own)]
         methods += [m for m in dict.fromkeys(r.method for r in own) if m not in methods]
         methods = [m for m in methods if m != "constant"]
@@ -219,7 +177,7 @@ def _score_tables(rows: Sequence[Score]) -> list[dict[str, Any]]:
                 cells = [
                     (scale.number(mine[m].value), scale.interval(mine[m].low, mine[m].high))
                     if m in mine
-                    else (_NOTHING, _NOTHING)
+                    else (NOTHING, NOTHING)
                     for m in methods
                 ]
                 chance = scale.number(first.chance)
@@ -227,7 +185,7 @@ def _score_tables(rows: Sequence[Score]) -> list[dict[str, Any]]:
         better = "higher" if own[0].higher_is_better else "lower"
         tables.append(
             {
-                "metric": _metric_words(metric),
+                "metric": metric_words(metric),
                 "unit": scale.unit,
                 "better": better,
                 "methods": methods,
@@ -252,7 +210,7 @@ def _difference_tables(rows: Sequence[Difference], scores: Sequence[Score]) -> l
             )
         )
         unit = own[0].unit if len({d.unit for d in own}) == 1 else ""
-        scale = _Scale(metric, unit, [d.value for d in own])
+        scale = Scale(metric, unit, [d.value for d in own])
         size = "% points" if scale.percent else scale.unit
         lines = []
         for d in own:
@@ -273,7 +231,7 @@ def _difference_tables(rows: Sequence[Difference], scores: Sequence[Score]) -> l
             )
         tables.append(
             {
-                "metric": _metric_words(metric),
+                "metric": metric_words(metric),
                 "unit": size,
                 "baseline": baseline,
                 "lines": lines,
@@ -295,14 +253,14 @@ def _claim_lines(claims: Sequence[Claim], order: Sequence[str]) -> list[dict[str
         for claim in ("time-locked", "content"):
             c = own.get(claim)
             if c is None or c.refused:
-                cells += [_NOTHING] * 4
+                cells += [NOTHING] * 4
                 continue
-            scale = _Scale("", c.unit, [c.observed, c.null_low, c.null_high])
+            scale = Scale("", c.unit, [c.observed, c.null_low, c.null_high])
             cells += [
                 scale.number(c.observed),
                 f"{scale.number(c.null_mean)} ({scale.interval(c.null_low, c.null_high)})",
-                _amount(c.p, 2),
-                _amount(c.q, 2),
+                amount(c.p, 2),
+                amount(c.q, 2),
             ]
         lines.append({"name": name, "cells": cells, "verdict": verdict(list(own.values()))})
     return lines

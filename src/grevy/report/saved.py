@@ -1,4 +1,4 @@
-"""Results on disk: results.json, embedding.npz and scores.csv, written whole or not at all."""
+"""Results on disk: results.json, embedding.npz and tables, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..atomic import write_atomic
 from ..errors import FormatError
-from ..results import Claim, EmbeddingArrays, Results, Score
+from ..results import Claim, EmbeddingArrays, OnsetClock, Results, SampleSize, Score
 
 __all__ = ["load_results", "save_results", "write_whole"]
 
@@ -50,7 +50,8 @@ def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None)
     out : Path
         Folder, made where it is missing.
     results : Results
-        Goes to results.json, its scores and claims to scores.csv and claims.csv too.
+        Goes to results.json, its scores and claims to scores.csv and claims.csv too; what there is
+        of controls to behaviour.csv, clocks.csv, drift.csv and samples.csv.
     embedding : EmbeddingArrays or None
         Goes to embedding.npz; None removes that file.
     """
@@ -62,6 +63,11 @@ def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None)
         write_whole(out / "embedding.npz", _npz(embedding))
     write_whole(out / "scores.csv", _csv(Score, results.scores))
     write_whole(out / "claims.csv", _csv(Claim, results.claims))
+    for name, kind, rows in _controls(results):
+        if rows:
+            write_whole(out / name, _csv(kind, rows))
+        else:
+            (out / name).unlink(missing_ok=True)
     whole = {"format": _FORMAT, "format_version": _VERSION, "results": _encoded(asdict(results))}
     write_whole(out / "results.json", json.dumps(whole, indent=1, allow_nan=False).encode())
 
@@ -172,7 +178,44 @@ def _cell(value: object) -> object:
     return value
 
 
-def _csv(kind: type[Score] | type[Claim], rows: Sequence[Score] | Sequence[Claim]) -> bytes:
+@dataclass(frozen=True)
+class _DriftAt:
+    """A line of drift.csv."""
+
+    target: str
+    stimulus: str
+    statistic: str
+    unit: str
+    slope: float
+    p: float
+    n_nulls: int
+    distance: int
+    value: float
+    low: float
+    high: float
+    n_presentations: int
+
+
+def _controls(results: Results) -> list[tuple[str, type[Any], list[Any]]]:
+    """The tables of controls: file, kind of row, rows."""
+    c = results.controls
+    drifts = [
+        _DriftAt(
+            d.target, d.stimulus, d.statistic, d.unit, d.slope, d.p, d.n_nulls, a.distance,
+            a.value, a.low, a.high, a.n_presentations,
+        )
+        for d in c.drifts
+        for a in d.by_distance
+    ]  # fmt: skip
+    return [
+        ("behaviour.csv", Score, [s for b in c.behaviour for s in b.scores]),
+        ("clocks.csv", OnsetClock, list(c.clocks)),
+        ("drift.csv", _DriftAt, drifts),
+        ("samples.csv", SampleSize, list(c.sizes)),
+    ]
+
+
+def _csv(kind: type[Any], rows: Sequence[Any]) -> bytes:
     """Rows of one kind, one a line, under the names of its fields."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -17,16 +17,19 @@ from .. import __version__
 from ..encoders import EncoderSpec
 from ..evaluate import EMBEDDING, Predicted, Problem
 from ..losses import bits_above_chance
-from ..model import Run, choose_device, embed
+from ..model import Run, choose_device, embed, fingerprint
 from ..pairs import HybridPairs
 from ..questions import Choice
 from ..recording import Recording, findings
 from ..results import (
     Claim,
+    Controls,
     EmbeddingArrays,
+    FoldSummary,
     History,
     LabelTrace,
     Presentation,
+    Quality,
     Results,
     SessionSummary,
     StimulusSummary,
@@ -35,7 +38,7 @@ from ..scoring import confusion, differences, scores
 from ..settings import RunConfig
 from ..splits import Plan
 from ..stimulus import fixed_order, remarks
-from . import wording
+from . import evidence, wording
 from .verdicts import LEAK
 
 __all__ = ["Answer", "embedding_arrays", "gather", "versions"]
@@ -76,6 +79,9 @@ def gather(
     final: Run,
     *,
     claims: Sequence[Claim] = (),
+    folds: Sequence[FoldSummary],
+    controls: Controls,
+    quality: Quality,
     said: Sequence[str] = (),
     seconds: Mapping[str, float],
 ) -> Results:
@@ -92,6 +98,9 @@ def gather(
     final : Run
         The model that is shown.
     claims : sequence of Claim
+    folds : sequence of FoldSummary
+    controls : Controls
+    quality : Quality
     said : sequence of str
         Warnings that come first.
     seconds : mapping
@@ -110,6 +119,8 @@ def gather(
     plans = list({id(plan): (what, plan) for what, plan, _, _ in answers}.values())
     session, track = _session(recording, config), recording.stimulus
     warnings = [*said, wording.bits_warning(table), *(remarks(track) if track else ())]
+    warnings += wording.cautions(rows, gaps, plans, claims)
+    warnings += evidence.cautions(controls, quality, gaps)
     return Results(
         title=recording.name or _file(config),
         session=session,
@@ -131,15 +142,27 @@ def gather(
             rows, gaps, claims, fixed_order=track is not None and fixed_order(track) is not None
         ),
         flags=(f"Not held out: {LEAK}. Pure noise scores well this way.",) if leaks else (),
-        methods=wording.methods(
-            session, final.config, choice, plans, search_steps=config.search_steps, claims=claims
+        methods=(
+            *wording.methods(
+                session,
+                final.config,
+                choice,
+                plans,
+                search_steps=config.search_steps,
+                claims=claims,
+            ),
+            *evidence.methods(controls, quality),
         ),
-        warnings=tuple(w for w in (*warnings, *wording.cautions(rows, gaps, plans, claims)) if w),
+        warnings=tuple(w for w in warnings if w),
         settings=_settings(config, resolved, final),
-        versions=versions(config.device),
+        versions=versions(config.device)
+        | {"data": f"{fingerprint(recording)} (activity, times, epochs, labels)"},
         command="grevy run --config run.toml --out NEW_FOLDER",
         seconds=dict(seconds),
         claims=tuple(claims),
+        folds=tuple(folds),
+        controls=controls,
+        quality=quality,
     )
 
 

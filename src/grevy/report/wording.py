@@ -313,7 +313,7 @@ def methods(
         if plan.shuffled:
             said.append(f"The scores are not of held-out samples: {LEAK}. This was asked for.")
             continue
-        together = f", {_left_out(plan)} {what} left out in each," if _left_out(plan) > 1 else ""
+        together = f", {_left_out(plan)} {what} left out in each" if _left_out(plan) > 1 else ""
         said.append(
             f"Scores come from {plan.n_folds} folds over {what}{together}: for each, encoder, "
             f"scaling, PCA and decoder were fitted without the fold's test samples and a guard of "
