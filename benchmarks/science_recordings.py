@@ -28,7 +28,7 @@ from sklearn.decomposition import PCA
 
 import parity_judge as judge
 from grevy import synthetic
-from grevy.config import TrainConfig
+from grevy.config import PRESETS, TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.errors import ConfigError
 from grevy.evaluate import EMBEDDING, decode_folds, features_of, frame_problem
@@ -187,6 +187,43 @@ def flow(n: int, jobs: int) -> Row:
     theirs = _decoding(kept("cebra")["flow, behavior"])[1]
     row = beside(ours, theirs, small=False)
     return {**row, "unit": "R2", "aim": 0.95, "published": 0.920, "reference_seeds": len(theirs)}
+
+
+# --- the preset "robust" -------------------------------------------------------------------------
+def _plain_and_robust(name: str, seed: int) -> tuple[float, float]:
+    """Scores of one fit, embedded as it is and with the preset."""
+    torch.set_num_threads(1)
+    like = next(t for t in tasks() if t.name == name)
+    data = load(like.dataset, folder())
+    cut = judge.cut(len(data.x))
+    model = estimator("grevy", seed, "cpu", like.parameters).fit(data.x[cut[0]], data.label[cut[0]])
+    found = []
+    for preset in PRESETS.values():
+        run = replace(model.run_, config=replace(model.run_.config, **preset))
+        parts = [
+            judge.Part(
+                p.start, p.stop,
+                embed(run, make_recording(data.x[p], rate_hz=1.0)).values.astype(np.float64),
+            )
+            for p in cut
+        ]  # fmt: skip
+        found.append(judge.decode(*parts, data.target, data.measure)[0])
+    return found[0], found[1]
+
+
+def robust(name: str, n: int, jobs: int) -> Row:
+    """Decoding with the preset "robust", and without it by the same fits."""
+    found = np.array(Parallel(jobs)(delayed(_plain_and_robust)(name, 20 + s) for s in range(n)))
+    plain, ours = found.T.tolist()
+    theirs = _decoding(kept("cebra")[name])[1]
+    measure = _decoding(kept("cebra")[name])[0]
+    sign = -1 if judge.better_small(measure) else 1
+    gain, gain_ci = mean_ci((sign * (found[:, 1] - found[:, 0])).tolist())
+    row = beside(ours, theirs, small=judge.better_small(measure))
+    return {
+        **row, "plain": plain, "robust": ours, "gain": gain, "gain_ci": gain_ci,
+        "must": "not worse than plain", "passed": gain_ci[1] >= 0, "unit": measure,
+    }  # fmt: skip
 
 
 # --- plain baselines on the same split -----------------------------------------------------------
@@ -471,6 +508,10 @@ RECORDED: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     **{
         f"baselines, {d}": (1, lambda n, jobs, d=d: baselines(d))
         for d in (*RATS, "worm 0", "worm 1", "worm 2", "m1")
+    },
+    **{
+        f"robust, {t}": (3, lambda n, jobs, t=t: robust(t, n, jobs))
+        for t in (*(f"{r}, behavior" for r in RATS), *OTHERS)
     },
     "consistency, four rats": (5, lambda n, jobs: consistency_of_rats()),
     "consistency, labels shuffled": (5, shuffled_consistency),

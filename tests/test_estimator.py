@@ -282,6 +282,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sampling": "random"}, "random"),
     ({"sampling": 0}, "found 0"),
     ({"num_negatives": 0}, "num_negatives.*0"),
+    ({"preset": "sturdy"}, "preset.*robust.*sturdy"),
     ({"label_periods": {5: 360.0}}, "5"),
     ({"label_periods": {0: -1.0}}, "-1"),
 ]
@@ -333,6 +334,20 @@ def test_a_parameter_has_an_effect(parameters: dict[str, Any]) -> None:
     plain, other = tiny().fit(x, y), tiny(**parameters).fit(x, y)
     shapes = [w.shape for w in weights(plain)], [w.shape for w in weights(other)]
     assert shapes[0] != shapes[1] or not same(plain, other)
+
+
+def test_the_robust_preset_smooths_what_is_embedded_and_is_kept(tmp_path: Path) -> None:
+    x, y = data(), numbers()
+    plain, robust = tiny(preset="plain").fit(x, y), tiny(preset="robust").fit(x, y)
+    assert same(plain, robust)  # in their weights
+    rough, soft = plain.transform(x), robust.transform(x)
+    roughness = [np.abs(np.diff(z, axis=0)).mean() for z in (rough, soft)]
+    assert roughness[1] < roughness[0] / 2
+    np.testing.assert_allclose(np.linalg.norm(soft, axis=1), 1, atol=1e-5)
+    robust.save(tmp_path / "model")
+    loaded = CEBRA.load(tmp_path / "model")
+    assert loaded.preset == "robust"
+    np.testing.assert_array_equal(loaded.transform(x), soft)
 
 
 def test_amsgrad_and_time_blocks_have_an_effect() -> None:

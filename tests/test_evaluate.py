@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from grevy import evaluate
 from grevy.config import TrainConfig
@@ -136,6 +138,26 @@ def test_baselines_see_training_spans_only() -> None:
         assert (before.values[method][rows] == after.values[method][rows]).all()
     assert before.values[RAW].shape[1] == 5 * 5
     assert before.values[REDUCED].shape[1] == 3
+
+
+def test_baselines_are_smoothed_as_the_embedding_is() -> None:
+    track = session(6, 2, 20, 6, 1)
+    x = np.random.default_rng(0).standard_normal((len(track.index), 5))
+    recording = recording_of(x, stimulus=track)
+    plan = repeat_plan(track, recording.epochs, n_folds=4, seed=0, guard=4)
+    config = TrainConfig(encoder=EncoderSpec("offset5-model", 4, 3), n_steps=2, batch_size=32)
+    run = train([recording], [config], device="cpu")[0]
+    soft = dataclasses.replace(run, config=dataclasses.replace(config, smoothing=2.0))
+    train_on = training_spans(plan, recording.epochs, 0)
+    plain, smooth = (features_of(recording, plan.spans, train_on, r) for r in (run, soft))
+    assert plain.values.keys() == smooth.values.keys()
+    for method, values in plain.values.items():
+        for a, b in plan.spans:
+            here = (plain.samples >= a) & (plain.samples < b)
+            expected = gaussian_filter1d(values[here], 2.0, axis=0, mode="nearest")
+            if method == EMBEDDING:
+                expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+            np.testing.assert_allclose(smooth.values[method][here], expected, atol=1e-5)
 
 
 def test_each_presentation_is_embedded_alone() -> None:

@@ -70,6 +70,36 @@ def test_embedding_is_the_windows_one_by_one(name: str, scaled: bool) -> None:
     np.testing.assert_allclose(np.linalg.norm(found.values, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "factor"), [("offset10-model", 1), ("offset1-model-mse", 1), ("resample-model", 4)]
+)
+def test_embeddings_are_smoothed_span_by_span(name: str, factor: int) -> None:
+    rec = twins.noise(200, 5, epochs=[(0, 90), (90, 100), (110, 200)])
+    plain, soft = untrained(name), untrained(name, smoothing=3.0)
+    rough, found = embed(plain, rec, device="cpu"), embed(soft, rec, device="cpu")
+    np.testing.assert_array_equal(found.samples, rough.samples)
+    width = 3.0 / factor
+    for a, b in rec.epochs:
+        here = np.flatnonzero((rough.samples >= a) & (rough.samples < b))
+        first, last = here[0], here[-1]
+        for i in here:
+            reach = int(4 * width + 0.5)
+            at = np.arange(i - reach, i + reach + 1)
+            weight = np.exp(-0.5 * ((at - i) / width) ** 2)
+            rows = rough.values[np.clip(at, first, last)].astype(np.float64)
+            expected = (weight[:, None] * rows).sum(axis=0) / weight.sum()
+            if name != "offset1-model-mse":
+                expected /= np.linalg.norm(expected)
+            np.testing.assert_allclose(found.values[i], expected, atol=1e-5)
+    dense = [embed(run, rec, dense=True, device="cpu").values for run in (plain, soft)]
+    np.testing.assert_array_equal(*dense)
+
+
+def test_smoothing_is_no_negative_number() -> None:
+    with pytest.raises(ConfigError, match=r"smoothing.*-1"):
+        TrainConfig(smoothing=-1.0)
+
+
 def test_spans_see_nothing_outside() -> None:
     rec = twins.noise(80, 5)
     run = untrained()
@@ -287,6 +317,7 @@ def test_the_run_hash_sees_every_setting() -> None:
         {"precision": "float32"},
         {"train_on": ((0, 10),)},
         {"train_on": ((0, 11),)},
+        {"smoothing": 4.0},
     ]
     assert {key for change in changes for key in change} == set(vars(config))
     seen = [run_hash(replace(config, **change), "abc", "cpu") for change in [{}, *changes]]

@@ -135,6 +135,7 @@ def run(
     hidden: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
     learning_rate: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     temperature: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    preset: Literal["plain", "robust"] | None = None,
     steps: int | None = None,
     search_steps: int | None = None,
     early_stop: _Flag = None,
@@ -205,6 +206,9 @@ def run(
         Learning rates to choose from.
     temperature
         Temperatures of the loss to choose from.
+    preset
+        "robust" smooths embeddings over time, by a Gaussian of 4 samples within each presentation
+        or block (plain, the default: no smoothing).
     steps
         Training steps.
     search_steps
@@ -251,6 +255,7 @@ def run(
         "epochs": epochs, "stimuli": stimuli, "series": series, "nan": nan, "times": times,
         "window_s": window_s, "offset_s": offset_s, "decay_s": decay_s, "latents": latents,
         "hidden": hidden, "learning_rate": learning_rate, "temperature": temperature,
+        "preset": preset,
         "steps": steps, "search_steps": search_steps, "early_stop": early_stop, "folds": folds,
         "leave_out": leave_out, "choice": choice, "split": split, "force": force, "umap": umap,
         "nulls": nulls, "refit_nulls": refit_nulls, "seeds": seeds,

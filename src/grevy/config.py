@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -21,6 +22,7 @@ BLOCK = 32
 Precision = Literal["auto", "float32", "bfloat16"]
 
 __all__ = [
+    "PRESETS",
     "Adam",
     "Precision",
     "TrainConfig",
@@ -54,9 +56,14 @@ class Adam:
             object.__setattr__(self, name, float(getattr(self, name)))
 
 
+PRESETS: Mapping[str, Mapping[str, Any]] = {"plain": {}, "robust": {"smoothing": 4.0}}
+"""Settings of `TrainConfig` by name. Robust: what won, held out, on all recordings that were tried
+(docs/log.md)."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that a run's weights depend on, besides the recordings and the device type.
+    """All that a run depends on, besides the recordings and the device type.
 
     Attributes
     ----------
@@ -94,6 +101,9 @@ class TrainConfig:
     train_on : tuple of (start, stop), or of such tuples for several sessions, or None
         Stretches of samples to train on, in order; None means every epoch. Windows and pairs
         cross neither their borders nor those of the epochs.
+    smoothing : float
+        Standard deviation, in samples, of the Gaussian by which embeddings of the run are smoothed
+        over time, each span alone; 0 for none. Weights and held-out bits do not depend on it.
 
     Raises
     ------
@@ -118,6 +128,7 @@ class TrainConfig:
     scale: Literal["none", "zscore"] = "none"
     precision: Precision = "auto"
     train_on: tuple[tuple[int, int], ...] | tuple[tuple[tuple[int, int], ...], ...] | None = None
+    smoothing: float = 0.0
     # A custom module cannot be described in words; pydantic takes it as the object it is.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
@@ -142,6 +153,11 @@ class TrainConfig:
             if isinstance(value, str) or not value > 0 or not np.isfinite(value):
                 raise ConfigError(f"{name} must be a positive number; found {value!r}.")
             object.__setattr__(self, name, float(value))
+        if isinstance(self.smoothing, str) or not 0 <= self.smoothing < np.inf:
+            raise ConfigError(
+                f"smoothing must be a number of samples, 0 for none; found {self.smoothing!r}."
+            )
+        object.__setattr__(self, "smoothing", float(self.smoothing))
         for name, allowed in (
             ("scale", ("none", "zscore")),
             ("distance", get_args(Distance)),

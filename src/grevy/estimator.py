@@ -101,6 +101,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         other blocks), which are as independent and cost nothing; with masks as many, drawn.
     label_periods : mapping of column to period, or None
         For circular columns of the continuous labels: {0: 360.0}.
+    preset : {None, "plain", "robust"}
+        "robust": embeddings are smoothed over time, by a Gaussian of 4 samples within each epoch
+        (docs/results.md says what that gains on which recordings). None: "plain", as CEBRA's.
 
     Attributes
     ----------
@@ -156,6 +159,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         sampling: str | int = "independent",
         num_negatives: int | None = None,
         label_periods: Mapping[int, float] | None = None,
+        preset: str | None = None,
     ) -> None:
         self.model_architecture = model_architecture
         self.device = device
@@ -184,6 +188,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         self.sampling = sampling
         self.num_negatives = num_negatives
         self.label_periods = label_periods
+        self.preset = preset
 
     # -- fitting
 

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from .decode import Target, error, predict, predict_without, tune
 from .errors import ConfigError, DataError, MissingExtraError
 from .linear import best_penalty, decode_linearly, fit_and_say
-from .model import Run, embed
+from .model import Run, embed, smoothed
 from .recording import Label, Recording
 from .splits import Judging, Plan, mask_of, trained_samples
 from .windows import ReceptiveField, Spans, padded_rows
@@ -168,7 +168,8 @@ def features_of(
         Trained on the same spans; where it was trained goes into `seen`.
     baselines : bool
         Whether to add the raw windows (the encoder's window, z-scored), their PCA to as many
-        dimensions as the embedding has, and to as many as linear decoders see.
+        dimensions as the embedding has, and to as many as linear decoders see; all smoothed over
+        time as the embedding is.
     manifold : bool
         Whether to add UMAP of the windows, with as many dimensions as the embedding (McInnes, Healy
         & Melville 2018, arXiv:1802.03426; 24 neighbours, as in the comparison of CEBRA's authors).
@@ -195,6 +196,8 @@ def features_of(
         values |= {RAW: windows, REDUCED: parts[:, :latents], LINEAR: parts}
         if manifold:
             values[MANIFOLD] = _umap(parts, np.flatnonzero(trained), latents, run.config.seed)
+        lengths, width = [b - a for a, b in spans], run.config.smoothing
+        values |= {m: smoothed(v, lengths, width) for m, v in values.items() if m != EMBEDDING}
     own = run.config.spans(0)
     seen = recording.epochs if own is None else np.concatenate([own, train_on])
     return Features(values, embedding.samples, seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ __all__ = [
     "fingerprint",
     "held_out_bits",
     "held_out_loss",
+    "smoothed",
 ]
 
 _CHUNK = 8192
@@ -230,6 +231,8 @@ def embed(
 ) -> Embedding:
     """Latents of every sample of some spans, each span seen alone.
 
+    They are smoothed over time as the run's configuration says; rows of unit length keep it.
+
     Parameters
     ----------
     run : Run
@@ -243,7 +246,7 @@ def embed(
     pad : bool
         False leaves out the samples without a whole window.
     dense : bool
-        For an architecture that resamples: every sample, as in training, not every `factor`-th.
+        As in training: every sample, where an architecture resamples, and nothing smoothed.
     chunk : int, optional
         Windows encoded at once; the result does not depend on it.
     device : str
@@ -277,9 +280,13 @@ def embed(
     if spec.factor == 1 or dense:
         rows, outputs, samples, padded = padded_rows(spans, spec.field)
         values = _encode_rows(run, encoder, recording, rows, True, chunk, device)[outputs]
+        if not dense:
+            values = smoothed(values, [b - a for a, b in spans], run.config.smoothing)
         some = slice(None) if pad else ~padded
         return Embedding(values[some], samples[some], padded[some])
     parts = [_resampled(run, encoder, recording, a, b, pad, chunk, device) for a, b in spans]
+    width = run.config.smoothing / spec.factor
+    parts = [replace(e, values=smoothed(e.values, [len(e.values)], width)) for e in parts]
     none = Embedding(
         np.empty((0, spec.latents), np.float32), np.empty(0, np.int64), np.empty(0, bool)
     )
@@ -288,6 +295,37 @@ def embed(
         np.concatenate([e.samples for e in (none, *parts)]),
         np.concatenate([e.padded for e in (none, *parts)]),
     )
+
+
+def smoothed(
+    values: NDArray[np.float32], lengths: Sequence[int], width: float
+) -> NDArray[np.float32]:
+    """Rows smoothed over time by a Gaussian, each stretch alone, its edge rows repeated.
+
+    Parameters
+    ----------
+    values : array of float32, shape (n, D)
+        If all rows have unit length they get it back.
+    lengths : sequence of int
+        Of the stretches, n in all.
+    width : float
+        Standard deviation in rows; 0 for none.
+
+    Returns
+    -------
+    array of float32, shape (n, D)
+    """
+    if not width or not len(values):
+        return values
+    from scipy.ndimage import gaussian_filter1d  # slow to import
+
+    out = np.empty_like(values)
+    ends = np.cumsum(lengths)
+    for a, b in zip(ends - lengths, ends, strict=True):
+        out[a:b] = gaussian_filter1d(values[a:b], width, axis=0, mode="nearest")
+    if np.allclose(np.linalg.norm(values, axis=1), 1, atol=1e-4):
+        out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    return out
 
 
 def _resampled(

@@ -73,6 +73,7 @@ def fit(
     offset: int = 10,
     hybrid: _Flag = False,
     batch_size: int = 512,
+    preset: Literal["plain", "robust"] = "plain",
     seed: int = 0,
     device: str = "cuda_if_available",
     quiet: _Flag = False,
@@ -121,6 +122,8 @@ def fit(
         Use labels and time together.
     batch_size
         References a step.
+    preset
+        "robust" smooths embeddings over time, by a Gaussian of 4 samples.
     seed
         Every random number follows from it.
     device
@@ -146,6 +149,7 @@ def fit(
         time_offsets=used,
         hybrid=hybrid,
         batch_size=batch_size,
+        preset=preset,
         random_state=seed,
         device=device,
         verbose=not quiet,

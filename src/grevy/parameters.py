@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .config import BLOCK, Adam, TrainConfig
+from .config import BLOCK, PRESETS, Adam, TrainConfig
 from .custom import module_spec
 from .encoders import AnyEncoder, EncoderSpec
 from .errors import ConfigError
@@ -102,6 +102,7 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
     _one_of("distance", model.distance, ("cosine", "euclidean"))
     _one_of("temperature_mode", model.temperature_mode, ("constant", "auto"))
     _one_of("precision", model.precision, ("auto", "float32", "bfloat16"))
+    _one_of("preset", model.preset, (None, *PRESETS))
     for name in ("hybrid", "verbose", "pad_before_transform"):
         _one_of(name, getattr(model, name), (True, False))
     for name in ("max_iterations", "max_adapt_iterations"):
@@ -137,6 +138,7 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
         min_temperature=model.min_temperature if learned else None,
         adam=_adam(model.optimizer_kwargs),
         masks=masks_of(model.masking_kwargs),
+        **PRESETS[model.preset or "plain"],
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from .config import TrainConfig
+from .config import PRESETS, TrainConfig
 from .encoders import ARCHITECTURES, EncoderSpec
 from .errors import ConfigError
 from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, Pairs, TimePairs
@@ -58,6 +58,8 @@ class RunConfig:
         How long the indicator remembers; widens the guard around test samples.
     latents, hidden, learning_rate, temperature : tuples
         The grid; the first values are used where nothing can be chosen.
+    preset : {"plain", "robust"}
+        "robust" smooths embeddings over time; see `config.PRESETS`.
     batch_size, block, scale
         As in `TrainConfig`.
     steps, search_steps : int
@@ -113,6 +115,7 @@ class RunConfig:
     hidden: tuple[int, ...] = (32,)
     learning_rate: tuple[float, ...] = (1e-3,)
     temperature: tuple[float, ...] = (1.0, 0.3, 0.1)
+    preset: Literal["plain", "robust"] = "plain"
     batch_size: int = 512
     block: int = 1
     scale: Literal["none", "zscore"] = "zscore"
@@ -291,6 +294,7 @@ def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[
         seed=config.seed,
         block=config.block,
         scale=config.scale,
+        **PRESETS[config.preset],
     )
     resolved = {
         "sampling rate": f"{rate:.5g} Hz",

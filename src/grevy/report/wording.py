@@ -306,6 +306,12 @@ def methods(
             "Channels were z-scored by their mean and sd over the training samples."
             if config.scale == "zscore"
             else "Channels were not scaled."
+        )
+        + (
+            f" Embeddings, and what the baselines see, were smoothed over time within each "
+            f"presentation or block (Gaussian, sd {config.smoothing:g} samples)."
+            if config.smoothing
+            else ""
         ),
     ]
     said.append(_choice_in_words(choice, search_steps))
