@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .chunks import in_chunks
 from .config import TrainConfig, latent_slices
 from .drawing import draw, rows_of
 from .draws import Purpose
@@ -255,7 +256,8 @@ def embed(
     Raises
     ------
     DataError
-        If the number of channels differs, or a span reaches outside the recording.
+        If the number of channels differs, a span reaches outside the recording, or latents are
+        beyond all numbers.
     ConfigError
         If the run has no such session.
     """
@@ -331,14 +333,25 @@ def _encode_rows(
     n = max(0, (len(rows) - len(spec.field)) // step + 1)
     values = torch.empty((n, spec.latents))
     activity, index = activity_tensor(recording), torch.from_numpy(rows)
-    size = chunk or _CHUNK
-    for a in range(0, n, size):
-        b = min(a + size, n)
+
+    def some(a: int, b: int) -> None:
         x = activity[index[a * step : (b - 1) * step + len(spec.field)]].to(where)
         if not spec.folds:
             x = (x - mean) / sd
         values[a:b] = encode(spec, stack, x[None, :, None], dense=dense)[0, :, 0].cpu()
-    return values.numpy()
+
+    in_chunks(n, chunk or _CHUNK, some, what="windows")
+    found = values.numpy()
+    if not np.isfinite(found).all():
+        row = int(np.argmin(np.isfinite(found).all(axis=1)))
+        sample = int(rows[row * step + spec.field.left])
+        raise DataError(
+            f"latents must be finite numbers; those of sample {sample} of the recording "
+            f"'{recording.name}' are not, whose activity reaches "
+            f"{np.abs(recording.activity).max():.2g}. Scale it, and train with a smaller "
+            f"learning rate."
+        )
+    return found
 
 
 def held_out_bits(

@@ -40,6 +40,7 @@ from .splits import (
     shuffled_plan,
     training_spans,
 )
+from .unfinished import Checkpoint
 
 __all__ = [
     "Choice",
@@ -138,6 +139,7 @@ def choose_for(
     base: TrainConfig,
     config: RunConfig,
     trainer: Trainer,
+    checkpoint: Checkpoint | None = None,
 ) -> Choice:
     """Choose the configuration, on data from which no score is taken."""
     candidates = expand(replace(base, n_steps=config.search_steps), grid(config))
@@ -165,11 +167,15 @@ def choose_for(
     curve = None
     if config.early_stop:
         every = [split for own in splits for split in own]
-        steps, curve = steps_of_most_bits(recording, every, overall, device=config.device)
+        steps, curve = steps_of_most_bits(
+            recording, every, overall, device=config.device, checkpoint=checkpoint
+        )
         overall = replace(overall, n_steps=steps)
         if config.choice == "nested":
             own_steps = [
-                steps_of_most_bits(recording, own, c, device=config.device)[0]
+                steps_of_most_bits(recording, own, c, device=config.device, checkpoint=checkpoint)[
+                    0
+                ]
                 for c, own in zip(chosen, splits, strict=True)
             ]
             chosen = [replace(c, n_steps=n) for c, n in zip(chosen, own_steps, strict=True)]

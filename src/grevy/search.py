@@ -20,6 +20,7 @@ from .recording import Recording
 from .results import Candidate
 from .splits import Judging, Plan
 from .training import resume, train
+from .unfinished import Checkpoint
 from .windows import keep
 
 __all__ = ["SETTINGS", "choose", "expand", "steps_of_most_bits", "with_spans"]
@@ -179,6 +180,7 @@ def steps_of_most_bits(
     *,
     parts: int = 10,
     device: str = "auto",
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[int, NDArray[np.float64]]:
     """After how many steps, up to `config.n_steps`, a configuration has most held-out bits.
 
@@ -192,6 +194,8 @@ def steps_of_most_bits(
     parts : int
         How often to look.
     device : str
+    checkpoint : Checkpoint, optional
+        As in `train`.
 
     Returns
     -------
@@ -207,9 +211,10 @@ def steps_of_most_bits(
         run, done = None, 0
         for j, end in enumerate(ends.tolist()):
             if run is None:
-                run = train([recording], [replace(own, n_steps=end)], device=device)[0]
+                first = replace(own, n_steps=end)
+                run = train([recording], [first], device=device, checkpoint=checkpoint)[0]
             else:
-                run = resume(run, [recording], end - done, device=device)
+                run = resume(run, [recording], end - done, device=device, checkpoint=checkpoint)
             done = end
             bits[i, j] = held_out_bits(run, recording, judged, device=device)
     mean = bits.mean(axis=0)
