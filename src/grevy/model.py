@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 _CHUNK = 8192
+_FAR = 1e5
+"""Activity or weights from which on latents that are zero are a sign of too large numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,14 +344,18 @@ def _encode_rows(
 
     in_chunks(n, chunk or _CHUNK, some, what="windows")
     found = values.numpy()
-    if not np.isfinite(found).all():
-        row = int(np.argmin(np.isfinite(found).all(axis=1)))
-        sample = int(rows[row * step + spec.field.left])
+    # The length of what is far beyond 1e19 is no number, and divided by it a latent is zero.
+    bad = ~np.isfinite(found).all(axis=1)
+    largest = float(np.abs(recording.activity[rows]).max(initial=0))
+    heaviest = max(float(w.abs().max()) for w in encoder.weights)
+    if max(largest, heaviest) > _FAR:
+        bad |= ~found.any(axis=1)
+    if bad.any():
+        sample = int(rows[int(bad.argmax()) * step + spec.field.left])
         raise DataError(
-            f"latents must be finite numbers; those of sample {sample} of the recording "
-            f"'{recording.name}' are not, whose activity reaches "
-            f"{np.abs(recording.activity).max():.2g}. Scale it, and train with a smaller "
-            f"learning rate."
+            f"latents must be numbers that float32 holds; those of sample {sample} of the "
+            f"recording '{recording.name}' are not, with activity up to {largest:.2g} and weights "
+            f"up to {heaviest:.2g}. Scale the activity, or train with a smaller learning rate."
         )
     return found
 

@@ -236,6 +236,9 @@ class Checkpoint:
             "runs": facts,
             "digest": _digest(tensors),
         }
+        self._written[name] = time.monotonic()
+        if not runs:
+            return
         blob = _save_tensors(tensors, metadata={"grevy": json.dumps(header)})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -246,7 +249,6 @@ class Checkpoint:
             ) from error
         with write_atomic(self.folder / name) as file:
             file.write(blob)
-        self._written[name] = time.monotonic()
 
 
 def _name(keys: Sequence[str]) -> str:
