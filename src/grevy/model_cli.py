@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -182,6 +183,8 @@ def _unfinished(path: Path, every_s: float) -> Iterator[Any]:
     checkpoint = Checkpoint(folder, every_s=every_s)
     try:
         with hold_folder(folder):
+            for left in path.parent.glob(f".{escape(path.name[:40])}.*.tmp"):
+                left.unlink()  # by a fit that was killed while it wrote
             yield checkpoint
     finally:
         with suppress(OSError):  # it holds what is not finished, or the last good weights

@@ -197,7 +197,7 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget all runs: they are saved elsewhere."""
-        for path in self._files():
+        for path in [*self._files(), *self.folder.glob(".unfinished-*.tmp")]:
             path.unlink(missing_ok=True)
         self._known, self._finished = {}, {}
         if self.folder.is_dir() and not any(self.folder.iterdir()):
