@@ -160,11 +160,9 @@ class GridSearch:
                 jobs = jobs_of(datasets, params, before.seed)
             for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
                 left.unlink()
-            if (
-                before is None
-            ):  # a seed that was given is kept, so that equal calls leave equal files
-                given = split(params)[0].get("random_state")
-                before = Grid(seed if given is None else seed_of(given))
+            if before is None:  # a seed that was given is kept: equal calls leave equal files
+                given = jobs and split(params)[0].get("random_state") is not None
+                before = Grid(int(jobs[0].config.seed) if given else seed)
             checkpoint = Checkpoint(folder / "unfinished", every_s=checkpoint_s)
             return self._fit(jobs, before, datasets, params, folder, checkpoint)
 
