@@ -122,7 +122,8 @@ def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -
     assert whole, f"{name} left nothing"
     remove(out)
     killed = finished = 0
-    while killed < kills or out.exists() or not finished:
+    pending = True
+    while killed < kills or pending:
         again = killed < kills
         until = time.monotonic() + rng.uniform(0, took) if again else None
         child = start(words)
@@ -131,7 +132,7 @@ def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -
             os.kill(child, signal.SIGKILL)
             code = ended(child)
         if code == -signal.SIGKILL:
-            killed += 1
+            killed, pending = killed + 1, True
             for file, blob in contents(out, command.equal).items():
                 late = file in ("grid.json",)  # an index that grows
                 assert late or whole.get(file) == blob, f"{name}: {file} is not whole or not equal"
@@ -142,7 +143,7 @@ def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -
         assert not wrong, f"{name}: {wrong} differ after {killed} kills"
         left = [p for p in Path().rglob("*") if p.suffix == ".tmp" or "unfinished" in p.name]
         assert not left, f"{name} left {left} behind"
-        finished += 1
+        finished, pending = finished + 1, False
         remove(out)
     return f"{name}: {killed} kills, {finished} ends, each equal to the last byte ({took:.1f} s)"
 

@@ -17,7 +17,7 @@ from .config import TrainConfig, latent_slices
 from .drawing import draw, rows_of
 from .draws import Purpose
 from .encoders import encode
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, DivergedError
 from .losses import bits_above_chance, info_nce
 from .pairs import prepare_sessions
 from .recording import Recording
@@ -258,8 +258,10 @@ def embed(
     Raises
     ------
     DataError
-        If the number of channels differs, a span reaches outside the recording, or latents are
-        beyond all numbers.
+        If the number of channels differs, a span reaches outside the recording, or its activity is
+        so large that latents are beyond all numbers.
+    DivergedError
+        If they are because weights are that large.
     ConfigError
         If the run has no such session.
     """
@@ -352,7 +354,7 @@ def _encode_rows(
         bad |= ~found.any(axis=1)
     if bad.any():
         sample = int(rows[int(bad.argmax()) * step + spec.field.left])
-        raise DataError(
+        raise (DivergedError if heaviest > _FAR else DataError)(
             f"latents must be numbers that float32 holds; those of sample {sample} of the "
             f"recording '{recording.name}' are not, with activity up to {largest:.2g} and weights "
             f"up to {heaviest:.2g}. Scale the activity, or train with a smaller learning rate."

@@ -320,7 +320,8 @@ def _trainer(
                     runs[path] = store.load(store.save(run, path))
             unfinished.clear()
             if diverged is not None:
-                raise diverged
+                every = [runs.get(path) for path in paths]
+                raise DivergedError(str(diverged), run=diverged.run, runs=every)
         return [runs[path] for path in paths]
 
     return trainer

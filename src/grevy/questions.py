@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from .claims import label_claims, refitted_claims, stimulus_claims
 from .config import TrainConfig
+from .errors import DivergedError
 from .evaluate import (
     EMBEDDING,
     Features,
@@ -53,6 +55,7 @@ __all__ = [
     "questions_of",
 ]
 
+_log = logging.getLogger("grevy")
 Trainer = Callable[[Sequence[TrainConfig], str], list[Run]]
 """Configurations, and what they are for in words, to runs."""
 
@@ -155,7 +158,7 @@ def choose_for(
             question.plan,
             splits,
             candidates,
-            lambda configs: trainer(configs, "choosing"),
+            lambda configs: _attempted(configs, trainer),
             device=config.device,
         )
         chosen = [replace(c, n_steps=config.steps) for c in found]
@@ -180,6 +183,17 @@ def choose_for(
             ]
             chosen = [replace(c, n_steps=n) for c, n in zip(chosen, own_steps, strict=True)]
     return Choice(overall, tuple(chosen) if config.choice == "nested" else (), tuple(table), curve)
+
+
+def _attempted(configs: Sequence[TrainConfig], trainer: Trainer) -> Sequence[Run | None]:
+    """Candidates trained; None for those that diverged, which are not chosen and said."""
+    try:
+        return trainer(configs, "choosing")
+    except DivergedError as error:
+        if not any(error.runs):
+            raise
+        _log.warning("candidates that diverged are not chosen: %s", error)
+        return list(error.runs)
 
 
 def _splits(recording: Recording, question: Question, config: RunConfig) -> list[list[Judging]]:

@@ -331,10 +331,14 @@ def _together(
         if len(well) < len(own):
             warnings.warn(f"{job.name} is left out: {said}", UserWarning, stacklevel=5)
             continue
-        bits = [
-            held_out_bits(run, recordings, judge, device=where)
-            for run, (_, judge) in zip(well[1:], job.folds, strict=True)
-        ]
+        try:
+            bits = [
+                held_out_bits(run, recordings, judge, device=where)
+                for run, (_, judge) in zip(well[1:], job.folds, strict=True)
+            ]
+        except DivergedError as error:  # with weights that are finite, but far too large
+            warnings.warn(f"{job.name} is left out: {error}", UserWarning, stacklevel=5)
+            continue
         yield job, well[0], bits
 
 

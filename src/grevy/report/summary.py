@@ -109,7 +109,8 @@ def gather(
     ]
     plans = list({id(plan): (what, plan) for what, plan, _, _ in answers}.values())
     session, track = _session(recording, config), recording.stimulus
-    warnings = [*said, wording.bits_warning(table), *(remarks(track) if track else ())]
+    warnings = [*said, wording.bits_warning(table), wording.divergence_warning(table)]
+    warnings += remarks(track) if track else ()
     return Results(
         title=recording.name or _file(config),
         session=session,
