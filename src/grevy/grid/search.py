@@ -193,6 +193,8 @@ class GridSearch:
                 self.models[job.name] = model
                 points = {**self._grid.points, job.name: job.point(run, bits)}
                 self._grid = write(replace(self._grid, points=points), folder)
+        if checkpoint is not None:
+            checkpoint.clear()  # of a process that was killed with nothing left to train, too
         self.models = {n: self.models[n] for n in self._grid.trained}
         if missing and not any(job.name in self.models for job in missing):
             raise DivergedError(
