@@ -110,10 +110,10 @@ def until_it_ends(
 def test_the_end_is_the_same_to_the_last_bit(
     changes: dict[str, Any], tmp_path: Path, mortal: Callable[[int], None]
 ) -> None:
-    configs = [replace(CONFIG, **changes), replace(CONFIG, seed=1, **changes)]
+    configs = [replace(CONFIG, n_steps=14, seed=s, **changes) for s in range(2)]
     whole = train([recording()], configs, device="cpu")
     found, attempts = until_it_ends(
-        lambda c: train([recording()], configs, device="cpu", checkpoint=c), tmp_path, mortal, 11
+        lambda c: train([recording()], configs, device="cpu", checkpoint=c), tmp_path, mortal, 9
     )
     assert attempts > 1
     assert all(same(a, b) for a, b in zip(found, whole, strict=True))
@@ -125,14 +125,14 @@ def test_sessions_shapes_and_other_company_go_on_too(
     recordings = [recording(), recording(1)]
     base = replace(CONFIG, pairs=ClassPairs("side"))
     configs = [base, replace(base, encoder=EncoderSpec("offset5-model", 8, 2)), *(
-        replace(base, seed=s) for s in (1, 2, 3)
+        replace(base, seed=s) for s in (1, 2)
     )]  # fmt: skip
     whole = train(recordings, configs, device="cpu")
     mortal(30)
     with pytest.raises(Ended):
         train(recordings, configs, device="cpu", checkpoint=Checkpoint(tmp_path, every_s=0))
     mortal(1000)
-    order = [3, 1, 4]  # three of them, in another order and in other stacks
+    order = [3, 1, 2]  # three of them, in another order and in other stacks
     some = [configs[i] for i in order]
     found = train(recordings, some, device="cpu", checkpoint=Checkpoint(tmp_path, every_s=0))
     assert all(same(run, whole[i]) for run, i in zip(found, order, strict=True))

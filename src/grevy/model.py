@@ -347,18 +347,20 @@ def _encode_rows(
     in_chunks(n, chunk or _CHUNK, some, what="windows")
     found = values.numpy()
     # The length of what is far beyond 1e19 is no number, and divided by it a latent is zero.
-    bad = ~np.isfinite(found).all(axis=1)
-    largest = float(np.abs(recording.activity[rows]).max(initial=0))
-    heaviest = max(float(w.abs().max()) for w in encoder.weights)
-    if max(largest, heaviest) > _FAR:
-        bad |= ~found.any(axis=1)
+    lost = ~np.isfinite(found).all(axis=1)
+    bad = lost | ~found.any(axis=1)
     if bad.any():
-        sample = int(rows[int(bad.argmax()) * step + spec.field.left])
-        raise (DivergedError if heaviest > _FAR else DataError)(
-            f"latents must be numbers that float32 holds; those of sample {sample} of the "
-            f"recording '{recording.name}' are not, with activity up to {largest:.2g} and weights "
-            f"up to {heaviest:.2g}. Scale the activity, or train with a smaller learning rate."
-        )
+        first = int((lost if lost.any() else bad).argmax()) * step
+        window = recording.activity[rows[first : first + len(spec.field)]]
+        largest = float(np.abs(window).max())
+        heaviest = max(float(w.abs().max()) for w in encoder.weights)
+        if lost.any() or max(largest, heaviest) > _FAR:
+            raise (DivergedError if heaviest > _FAR else DataError)(
+                f"latents must be numbers that float32 holds; those of sample "
+                f"{rows[first + spec.field.left]} of the recording '{recording.name}' are not, "
+                f"with activity up to {largest:.2g} and weights up to {heaviest:.2g}. Scale the "
+                f"activity, or train with a smaller learning rate."
+            )
     return found
 
 
