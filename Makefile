@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 READY = $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench faults clean
 
 demo: $(READY)
 	$(VENV)/bin/grevy demo --out demo
@@ -18,6 +18,9 @@ bench: $(READY)
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[oracle]'
 	$(VENV)/bin/python benchmarks/speed.py --device cpu --json build/speed-cpu.json
 	$(VENV)/bin/pytest -q -m slow
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/faults.py --kills 50
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

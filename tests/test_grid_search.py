@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +21,9 @@ from sklearn.model_selection import ParameterGrid
 from torch import nn
 
 import grevy.grid.jobs as module
-from grevy.errors import ConfigError, DataError, DivergedError, FormatError
+from grevy.errors import ConfigError, DataError, DivergedError, FormatError, LockedError
 from grevy.estimator import CEBRA
+from grevy.locks import hold_folder
 from grevy.model import held_out_bits
 from grevy.training import train
 from grevy.windows import ReceptiveField
@@ -285,6 +290,79 @@ def test_a_model_that_diverges_is_left_out_and_said() -> None:
         GridSearch().fit_models(
             {"d": array(0)}, {**TINY, "learning_rate": 1e30, "distance": "euclidean"}, None
         )
+
+
+def test_of_models_that_train_together_one_that_diverges_ends_no_other(
+    tmp_path: Path, calls: list[int]
+) -> None:
+    params = {**TINY, "learning_rate": [0.01, 1e30, 0.02], "distance": "euclidean"}
+    params["random_state"] = 0
+    with pytest.warns(UserWarning, match=r"learning_rate_1e\+30_d is left out: .* of 12 did not"):
+        found = GridSearch().fit_models({"d": array(0)}, params, tmp_path)
+    assert calls == [12]  # three models and their folds, trained once
+    assert found.models_names == ["learning_rate_0.01_d", "learning_rate_0.02_d"]
+    good = {**params, "learning_rate": [0.01, 0.02]}
+    alone = GridSearch().fit_models({"d": array(0)}, good, None)
+    for name in alone.models_names:
+        assert equal_weights(found.models[name], alone.models[name])
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path, calls: list[int]) -> None:
+    params = {**TINY, "output_dimension": [2, 3]}
+    with (
+        hold_folder(tmp_path / "m"),
+        pytest.raises(LockedError, match=rf"m is in use by .*:{os.getpid()}; wait for it"),
+    ):
+        GridSearch().fit_models({"d": array(0)}, params, tmp_path / "m")
+    assert calls == []
+    GridSearch().fit_models({"d": array(0)}, params, tmp_path / "m")
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {
+        "grid.json", "output_dimension_2_d.pt", "output_dimension_3_d.pt"
+    }  # fmt: skip
+
+
+def test_the_seed_of_whoever_made_the_folder_meanwhile_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = GridSearch().fit_models({"d": array(0)}, TINY, tmp_path / "first")
+
+    @contextlib.contextmanager
+    def made_meanwhile(folder: Path, **_: Any) -> Iterator[None]:
+        shutil.copytree(tmp_path / "first", folder)
+        yield
+
+    monkeypatch.setattr("grevy.grid.search.hold_folder", made_meanwhile)
+    second = GridSearch().fit_models({"d": array(0)}, TINY, tmp_path / "second")
+    (name,) = first.models_names
+    assert equal_weights(first.models[name], second.models[name])
+
+
+def test_the_table_depends_on_neither_order_nor_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grevy.training.idle_processors", lambda: 2)
+    params = {**TINY, "num_hidden_units": 8, "random_state": 0}
+    swept = {"output_dimension": [2, 3], "learning_rate": [0.03]}
+    data = {"a": array(0), "b": array(1)}
+    plain = GridSearch().fit_models(data, {**params, **swept}, tmp_path / "plain")
+    turned = {name: values[::-1] for name, values in swept.items()}
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+    try:
+        torch.set_num_threads(2)
+        other = GridSearch().fit_models(
+            dict(reversed(data.items())), {**params, **turned}, tmp_path / "other"
+        )
+    finally:
+        torch.set_num_threads(1)
+
+    def table(search: GridSearch) -> pd.DataFrame:
+        rows = search.get_df_results().sort_values(["dataset_name", *swept])
+        return rows.reset_index(drop=True)
+
+    pd.testing.assert_frame_equal(table(plain), table(other), check_exact=True)
+    for name in plain.models_names:
+        pair = [(tmp_path / d / f"{name}.pt").read_bytes() for d in ("plain", "other")]
+        assert pair[0] == pair[1]
 
 
 def test_a_recording_too_short_for_folds_has_no_bits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from grevy.errors import LockedError
-from grevy.locks import hold
+from grevy.errors import ConfigError, LockedError
+from grevy.locks import hold, hold_folder
 
 CHILD = """
 import sys, time
@@ -64,6 +65,33 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
     with hold(path, "it", advice="wait."):
         assert real(path).st_size > 0
     assert calls
+
+
+def test_a_folder_is_made_and_held(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with hold_folder(folder):
+        with pytest.raises(LockedError, match=rf"b is in use by .*:{os.getpid()}; wait for it"):
+            hold_folder(folder).__enter__()
+        (folder / "x").touch()
+    with hold_folder(folder):
+        assert {p.name for p in folder.iterdir()} == {".lock", "x"}
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/b cannot be written: Not a directory"):
+        hold_folder(tmp_path / "file" / "b").__enter__()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        hold_folder(tmp_path / "c").__enter__()
+    monkeypatch.undo()
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_no_folder_is_no_lock(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from grevy import CEBRA, load_data
 from grevy.cli import main
+from grevy.locks import hold_folder
 
 SMALL = ["--steps", "30", "--hidden", "8", "--latents", "3", "--batch-size", "64", "--quiet"]
 
@@ -51,6 +53,17 @@ def test_fit_and_embed_are_the_estimator(data: Path, capsys: pytest.CaptureFixtu
         assert (code, out.strip()) == (0, name)
         np.testing.assert_allclose(load_data(name), expected, atol=1e-6)
     assert _run(capsys, "embed", "data.safetensors", data)[1].strip() == "data-embedding.npy"
+
+
+def test_of_two_fits_to_one_file_one_wins(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", data, *SMALL, "--out", "m.safetensors"]
+    with hold_folder(Path("m.safetensors.unfinished")):
+        code, _, said = _run(capsys, *fit)
+    assert code == 3
+    assert f"is in use by {platform.node()}:{os.getpid()}" in said
+    assert not Path("m.safetensors").exists()
+    assert _run(capsys, *fit)[0] == 0
+    assert {p.name for p in data.parent.iterdir()} == {"data.npz", "m.safetensors"}
 
 
 def test_a_model_tells_its_activity_from_a_label_table(

@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from grevy import pipeline, store
 from grevy.cli import _summary, main
-from grevy.errors import ConfigError, LockedError
+from grevy.errors import ConfigError, DivergedError, LockedError
 from grevy.nwb import write_openscope
 from grevy.recording import Label, make_recording
 from grevy.report import saved
@@ -225,6 +225,20 @@ def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -
     main([*words, "--out", str(broken)])
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
     assert not list(broken.rglob("*.tmp"))
+
+
+def test_candidates_that_diverge_are_not_chosen_and_end_no_run(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    more = {"learning_rate": [1e39, 1e6, 3e-3], "temperature": [1.0], "nulls": 0}
+    out = tmp_path / "out"
+    pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK, **more}), out, quiet=True)
+    results, _ = saved.load_results(out)
+    rates = {c.settings["learning_rate"]: c for c in results.candidates}
+    assert [rates[r].chosen for r in (1e39, 1e6, 3e-3)] == [False, False, True]
+    assert np.isnan([rates[1e39].score, rates[1e6].bits]).all()
+    assert any("2 of 3 candidates diverged" in w for w in results.warnings)
+    all_of_them = read_config({"file": "m.nwb", **QUICK, **more, "learning_rate": [1e38, 1e39]})
+    with pytest.raises(DivergedError, match=r"run \d of \d+ did not at step"):
+        pipeline.run_recording(movies, all_of_them, tmp_path / "none", quiet=True)
 
 
 def test_behavior_pairs_find_nothing_in_noise(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

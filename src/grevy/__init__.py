@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .settings import RunConfig
     from .store import load, save
     from .training import adapt, resume, train
+    from .unfinished import Checkpoint
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ _SUBMODULES = ("metrics",)
 
 _HOME = {
     "CEBRA": "estimator",
+    "Checkpoint": "unfinished",
     "ClassPairs": "pairs",
     "ConfigError": "errors",
     "DataError": "errors",
@@ -119,6 +121,7 @@ _HOME = {
 
 __all__ = [
     "CEBRA",
+    "Checkpoint",
     "ClassPairs",
     "ConfigError",
     "DataError",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import FormatError
+from .errors import FormatError, GrevyError
 
 __all__ = ["write_atomic"]
 
@@ -24,7 +24,8 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
     Raises
     ------
     FormatError
-        If its folder is not there.
+        If its folder is not there, or the disk does not take it (full, read-only, no permission);
+        with the `errno` of the system.
 
     Examples
     --------
@@ -38,6 +39,22 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     if not path.parent.is_dir():
         raise FormatError(f"{path} cannot be written: there is no folder {path.parent}. Make it.")
+    try:
+        with _replacing(path) as file:
+            yield file
+    except GrevyError:
+        raise
+    except OSError as error:
+        refused = FormatError(
+            f"{path} cannot be written: {error.strerror or error}. Whatever had this name is as it "
+            f"was; make room or give the right to write there, or name another place."
+        )
+        refused.errno = error.errno
+        raise refused from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -49,7 +66,8 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that became read-only keeps it
+            Path(name).unlink(missing_ok=True)
         raise
     if os.name == "posix":  # the new name itself must reach the disk
         folder = os.open(path.parent, os.O_RDONLY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,12 @@ from cyclopts import App, CycloptsError, Parameter
 from . import __version__, model_cli
 from .errors import ConfigError, GrevyError
 from .model_cli import narrate
+from .signals import ending_within
 
 __all__ = ["app", "main"]
+
+_PATIENCE_S = 4.5
+"""Between a signal to end and the end, whatever is being done."""
 
 app = App(
     name="grevy",
@@ -26,6 +31,7 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 model_cli.add(app)
 _Many = Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())]
@@ -37,17 +43,20 @@ _Json = Annotated[bool, Parameter(name="--json", negative=())]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and leave with its exit code; errors of grevy's own become one line."""
     logging.getLogger("grevy").addHandler(logging.NullHandler())
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
+        with ending_within(_PATIENCE_S, say="grevy: ended; the same command goes on from before."):
+            app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         print(f"grevy: {_plain(str(error))} Try --help.", file=sys.stderr)
         raise SystemExit(2) from None
     except GrevyError as error:
         print(f"grevy: {_plain(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        number = int(error.args[0]) if error.args else signal.SIGINT
         print("grevy: interrupted; the same command goes on from here.", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + number) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(141) from None
@@ -152,6 +161,7 @@ def run(
     topology: _Flag = None,
     seed: int | None = None,
     device: str | None = None,
+    checkpoint_s: float = 30.0,
     quiet: _Quiet = False,
 ) -> None:
     """Do everything: read a recording, choose and train an encoder, decode, write a report.
@@ -243,6 +253,8 @@ def run(
         Every random number follows from it.
     device
         auto, cpu, cuda or cuda:N.
+    checkpoint_s
+        Seconds of training that are lost at most when the command is ended.
     quiet
         Show no progress.
     """
@@ -268,7 +280,7 @@ def run(
     settings = read_config(values)
     if not quiet:
         narrate()
-    path = pipeline.run_config(settings, out, quiet=quiet, cache=cache)
+    path = pipeline.run_config(settings, out, quiet=quiet, cache=cache, checkpoint_s=checkpoint_s)
     if not quiet:
         print(_summary(path.parent))
     print(path)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .chunks import in_chunks
 from .errors import DataError
 from .model import choose_device
 
@@ -156,13 +157,15 @@ def neighbours(
     if train_group is not None and query_group is not None:
         own = (torch.from_numpy(train_group).to(where), torch.from_numpy(query_group).to(where))
     found = torch.empty((len(b), k), dtype=torch.int64)
-    size = max(1, _PAIRS_AT_ONCE[where.type] // len(a))
-    for i in range(0, len(b), size):
-        similar = torch.addmm(bias, b[i : i + size], a.T)
+
+    def some(i: int, j: int) -> None:
+        similar = torch.addmm(bias, b[i:j], a.T)
         if own is not None:
-            similar.masked_fill_(own[0][None, :] == own[1][i : i + size, None], -torch.inf)
+            similar.masked_fill_(own[0][None, :] == own[1][i:j, None], -torch.inf)
         values, place = _top(similar, k)
-        found[i : i + size] = torch.where(torch.isneginf(values), -1, place).cpu()
+        found[i:j] = torch.where(torch.isneginf(values), -1, place).cpu()
+
+    in_chunks(len(b), max(1, _PAIRS_AT_ONCE[where.type] // len(a)), some, what="queries")
     return found.numpy()
 
 

@@ -19,6 +19,9 @@ path, sample), and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class GrevyError(Exception):
     """The parent of every error that grevy raises on purpose."""
@@ -51,9 +54,22 @@ class MissingExtraError(GrevyError, ImportError):
 
 
 class DivergedError(GrevyError, ArithmeticError):
-    """Training produced a loss that is not finite."""
+    """Training produced a loss that is not finite.
+
+    Attributes
+    ----------
+    run : Run or None
+        The first run that diverged, with the last weights whose loss is known to be finite; None
+        where there are none. `grevy.resume` goes on from it with other settings.
+    runs : tuple of Run or None
+        All runs that were asked for, in order, trained to their end; None where one diverged.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, run: Any = None, runs: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.run, self.runs = run, tuple(runs)
 
 
 class LockedError(GrevyError, OSError):

@@ -36,6 +36,7 @@ from .parameters import encoder_of, seed_of, train_config, whole
 from .recording import Recording
 from .store import save as save_run
 from .training import Progress, adapt, resume, train
+from .unfinished import Checkpoint
 from .windows import ReceptiveField
 
 __all__ = ["CEBRA"]
@@ -201,6 +202,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         callback: Callable[[int, Any], None] | None = None,
         callback_frequency: int | None = None,
         epochs: Any = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Train on one recording, or on a list of sessions.
 
@@ -218,6 +220,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         callback_frequency : int, optional
         epochs : array of int, shape (E, 2), or list of such arrays, optional
             [start, stop) rows of trials: windows and pairs cross no border.
+        checkpoint : Checkpoint, optional
+            Where the state of the training is kept by time, and from which the same call goes on;
+            `clear` it once the model is saved. Give a `random_state`.
 
         Returns
         -------
@@ -230,7 +235,8 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         ConfigError
             If a parameter is outside its allowed values, or has no meaning for these labels.
         DivergedError
-            If the loss does not stay finite. The estimator is left as it was.
+            If the loss does not stay finite. The estimator is left as it was; `run` of the error
+            has the last good weights.
         """
         before = self._fitted() if adapt else None
         with self._all_or_nothing():
@@ -239,7 +245,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             n_steps = self.max_adapt_iterations if adapt else self.max_iterations
             config = train_config(self, sessions, seed, n_steps)
             with self._progress(n_steps) as on_step:
-                run = self._train(sessions, config, before, callback, callback_frequency, on_step)
+                run = self._train(
+                    sessions, config, before, callback, callback_frequency, on_step, checkpoint
+                )
             return self._keep(run, sessions, seed)
 
     def partial_fit(
@@ -250,6 +258,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         callback: Callable[[int, Any], None] | None = None,
         callback_frequency: int | None = None,
         epochs: Any = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Train a fitted (or loaded) model for `max_iterations` more steps, on these data only.
 
@@ -263,6 +272,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                 callback=callback,
                 callback_frequency=callback_frequency,
                 epochs=epochs,
+                checkpoint=checkpoint,
             )
         before, seed = self.run_, self.random_state_
         with self._all_or_nothing():
@@ -271,8 +281,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             config = train_config(self, sessions, seed, self.max_iterations)
             with self._progress(self.max_iterations) as on_step:
                 run = self._train(
-                    sessions, config, before, callback, callback_frequency, on_step, onwards=True
-                )
+                    sessions, config, before, callback, callback_frequency, on_step, checkpoint,
+                    onwards=True,
+                )  # fmt: skip
             return self._keep(run, sessions, seed)
 
     def _train(
@@ -283,6 +294,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         callback: Callable[[int, Any], None] | None,
         frequency: int | None,
         on_step: Callable[[Progress], None] | None,
+        checkpoint: Checkpoint | None,
         *,
         onwards: bool = False,
     ) -> Run:
@@ -302,14 +314,14 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         if frequency is not None:
             whole("callback_frequency", frequency)
         for size in pieces(config.n_steps, frequency):
+            how: dict[str, Any] = {"device": where, "on_step": report, "checkpoint": checkpoint}
+            part = replace(config, n_steps=size)
             if run is not None:
-                run = resume(run, recordings, size, config=config, device=where, on_step=report)
+                run = resume(run, recordings, size, config=config, **how)
             elif before is not None:
-                part = replace(config, n_steps=size)
-                run = adapt(before, recordings, part, device=where, on_step=report)
+                run = adapt(before, recordings, part, **how)
             else:
-                part = replace(config, n_steps=size)
-                run = train(recordings, [part], device=where, on_step=report)[0]
+                run = train(recordings, [part], **how)[0]
             done += size
             if callback is not None and (done - 1) % (frequency or 1) == 0:
                 callback(done - 1, solver_of(run, several=sessions.several))

@@ -7,12 +7,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .errors import LockedError
+from .errors import ConfigError, GrevyError, LockedError
 
-__all__ = ["hold"]
+__all__ = ["hold", "hold_folder"]
 
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -44,6 +44,36 @@ def hold(path: Path, what: str, *, advice: str) -> Iterator[None]:
         if os.name == "posix":  # an open file cannot be removed elsewhere; it may stay
             path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def hold_folder(folder: Path, *, advice: str = "wait for it or use --out.") -> Iterator[None]:
+    """Make a folder if it is absent, and hold it by a file in it for as long as the block runs.
+
+    Parameters
+    ----------
+    folder : Path
+    advice : str
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    LockedError
+        If another process holds it; says which, and on which machine.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(folder / ".lock", str(folder), advice=advice))
+        except GrevyError:
+            raise
+        except OSError as error:
+            raise ConfigError(
+                f"the folder {folder} cannot be written: {error.strerror}. Name another one, or "
+                f"make room or give the right to write there."
+            ) from error
+        yield
 
 
 def _take(path: Path, what: str, advice: str) -> int:

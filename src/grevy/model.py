@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .chunks import in_chunks
 from .config import TrainConfig, latent_slices
 from .drawing import draw, rows_of
 from .draws import Purpose
 from .encoders import encode
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, DivergedError
 from .losses import bits_above_chance, info_nce
 from .pairs import prepare_sessions
 from .recording import Recording
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 _CHUNK = 8192
+_FAR = 1e5
+"""Activity or weights from which on latents that are zero are a sign of too large numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +261,10 @@ def embed(
     Raises
     ------
     DataError
-        If the number of channels differs, or a span reaches outside the recording.
+        If the number of channels differs, a span reaches outside the recording, or its activity is
+        so large that latents are beyond all numbers.
+    DivergedError
+        If they are because weights are that large.
     ConfigError
         If the run has no such session.
     """
@@ -369,14 +375,31 @@ def _encode_rows(
     n = max(0, (len(rows) - len(spec.field)) // step + 1)
     values = torch.empty((n, spec.latents))
     activity, index = activity_tensor(recording), torch.from_numpy(rows)
-    size = chunk or _CHUNK
-    for a in range(0, n, size):
-        b = min(a + size, n)
+
+    def some(a: int, b: int) -> None:
         x = activity[index[a * step : (b - 1) * step + len(spec.field)]].to(where)
         if not spec.folds:
             x = (x - mean) / sd
         values[a:b] = encode(spec, stack, x[None, :, None], dense=dense)[0, :, 0].cpu()
-    return values.numpy()
+
+    in_chunks(n, chunk or _CHUNK, some, what="windows")
+    found = values.numpy()
+    # The length of what is far beyond 1e19 is no number, and divided by it a latent is zero.
+    lost = ~np.isfinite(found).all(axis=1)
+    bad = lost | ~found.any(axis=1)
+    if bad.any():
+        first = int((lost if lost.any() else bad).argmax()) * step
+        window = recording.activity[rows[first : first + len(spec.field)]]
+        largest = float(np.abs(window).max())
+        heaviest = max(float(w.abs().max()) for w in encoder.weights)
+        if lost.any() or max(largest, heaviest) > _FAR:
+            raise (DivergedError if heaviest > _FAR else DataError)(
+                f"latents must be numbers that float32 holds; those of sample "
+                f"{rows[first + spec.field.left]} of the recording '{recording.name}' are not, "
+                f"with activity up to {largest:.2g} and weights up to {heaviest:.2g}. Scale the "
+                f"activity, or train with a smaller learning rate."
+            )
+    return found
 
 
 def held_out_bits(

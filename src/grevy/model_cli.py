@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, FormatError
 
 __all__ = ["add", "narrate"]
 
@@ -76,6 +79,7 @@ def fit(
     preset: Literal["plain", "robust"] = "plain",
     seed: int = 0,
     device: str = "cuda_if_available",
+    checkpoint_s: float = 30.0,
     quiet: _Flag = False,
 ) -> None:
     """Fit one CEBRA model to a file and save it.
@@ -128,6 +132,9 @@ def fit(
         Every random number follows from it.
     device
         cuda_if_available, cpu, cuda or cuda:N.
+    checkpoint_s
+        Seconds of training that are lost at most when the command is ended: the same command goes
+        on from the folder OUT.unfinished.
     quiet
         Show no progress.
     """
@@ -157,13 +164,35 @@ def fit(
     )
     if not quiet:
         narrate()
-    model.fit(source.activity, *source.labels, epochs=source.epochs)
     path = out or Path(f"{file.stem}.safetensors")
-    model.save(path)
+    with _unfinished(path, checkpoint_s) as checkpoint:
+        model.fit(source.activity, *source.labels, epochs=source.epochs, checkpoint=checkpoint)
+        model.save(path)
+        checkpoint.clear()
     if not quiet:
         bits = model.score(source.activity, *source.labels, epochs=source.epochs)
         print(f"goodness of fit {bits:.3f} bits above chance, on the samples it was trained on")
     print(path)
+
+
+@contextmanager
+def _unfinished(path: Path, every_s: float) -> Iterator[Any]:
+    """Where the state of a fit is kept by time, beside the file that it will become; held."""
+    from .locks import hold_folder
+    from .unfinished import Checkpoint
+
+    folder = path.with_name(f"{path.name}.unfinished")
+    if not path.parent.is_dir():
+        raise FormatError(f"{path} cannot be written: there is no folder {path.parent}. Make it.")
+    checkpoint = Checkpoint(folder, every_s=every_s)
+    try:
+        with hold_folder(folder):
+            for left in path.parent.glob(f".{escape(path.name[:40])}.*.tmp"):
+                left.unlink()  # by a fit that was killed while it wrote
+            yield checkpoint
+    finally:
+        with suppress(OSError):  # it holds what is not finished, or the last good weights
+            folder.rmdir()
 
 
 def embed(
@@ -327,6 +356,7 @@ def search(
     units: str | None = None,
     bin_s: float | None = None,
     seed: int = 0,
+    checkpoint_s: float = 30.0,
     quiet: _Flag = False,
 ) -> None:
     """Fit a grid of models and rank them by goodness of fit on stretches left out.
@@ -352,6 +382,9 @@ def search(
         Width of a spike-count bin in seconds.
     seed
         Every random number follows from it.
+    checkpoint_s
+        Seconds of training that are lost at most when the command is ended: the same command goes
+        on.
     quiet
         Show no progress.
     """
@@ -373,7 +406,9 @@ def search(
     data = (source.activity, *source.labels) if source.labels else source.activity
     if not quiet:
         narrate()
-    searched = GridSearch().fit_models({name: data}, params, models_dir=str(out))
+    searched = GridSearch().fit_models(
+        {name: data}, params, models_dir=str(out), checkpoint_s=checkpoint_s
+    )
     table = searched.get_df_results(models_dir=str(out))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -65,6 +65,14 @@ class Parameters:
         ]
         self.sharpness = None if sharpness is None else next(trained)[:, 0]
 
+    def weights(self, flat: Tensor) -> list[list[Tensor]]:
+        """Every session's tensors, (G, ...) each, as another flat tensor of these runs has them."""
+        parts = torch.split(flat, [leaf[0].numel() for leaf in self.leaves], dim=1)
+        other = {
+            id(leaf): part.view(leaf.shape) for leaf, part in zip(self.leaves, parts, strict=True)
+        }
+        return [[other.get(id(w), w) for w in session] for session in self.sessions]
+
     def gradient(self, of: Tensor) -> Tensor:
         """The gradient of a number by all of them, (G, P)."""
         grads = torch.autograd.grad(of, self.leaves)

@@ -52,7 +52,7 @@ def cut(trained: Run, before: Prepared) -> Run:
     more = 0
     if trained.config.encoder != before.config.encoder:
         more = _latents(trained) - _latents(before)
-    if not more or trained.state is None:
+    if not more:
         return trained
     # Ones where the flat vector of what was trained holds numbers of the run's own.
     own = _grown([[torch.ones_like(w) for w in session] for session in before.weights], more)
@@ -60,6 +60,13 @@ def cut(trained: Run, before: Prepared) -> Run:
     if trained.config.learn_temperature:
         flat.append(torch.ones(1))
     kept, state = torch.cat(flat) > 0, trained.state
+    if state is not None:
+        state = replace(
+            state,
+            momentum=state.momentum[kept],
+            square=state.square[kept],
+            largest=state.largest[kept] if len(state.largest) else state.largest,
+        )
     return replace(
         trained,
         config=replace(trained.config, encoder=before.config.encoder),
@@ -67,12 +74,7 @@ def cut(trained: Run, before: Prepared) -> Run:
             replace(s, weights=(*s.weights[:-2], *(w[..., :-more].clone() for w in s.weights[-2:])))
             for s in trained.sessions
         ),
-        state=replace(
-            state,
-            momentum=state.momentum[kept],
-            square=state.square[kept],
-            largest=state.largest[kept] if len(state.largest) else state.largest,
-        ),
+        state=state,
     )
 
 

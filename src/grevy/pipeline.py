@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,9 @@ from . import dandi, nwb, store
 from .atomic import write_atomic
 from .checks import controls_of, folds_of, quality_of
 from .config import TrainConfig, run_hash
-from .errors import ConfigError, FormatError, GrevyError
+from .errors import ConfigError, DivergedError, FormatError
 from .evaluate import Features, frame_problem, identity_problem
-from .locks import hold
+from .locks import hold_folder
 from .model import Run, choose_device, fingerprint
 from .questions import (
     Question,
@@ -49,6 +49,7 @@ from .settings import (
 )
 from .synthetic import openscope
 from .training import Progress, train
+from .unfinished import Checkpoint
 
 __all__ = ["demo", "run", "run_config", "run_recording"]
 
@@ -68,6 +69,7 @@ def run(
     *,
     quiet: bool = False,
     cache: str | Path | None = None,
+    checkpoint_s: float = 30.0,
     **settings: Any,
 ) -> Path:
     """Do everything: read, choose, train, decode, and write the report.
@@ -82,6 +84,8 @@ def run(
         No progress on the terminal.
     cache : str or Path, optional
         Where recordings of DANDI are kept; as `dandi.cache_folder` says by default.
+    checkpoint_s : float
+        Seconds of training that are lost at most when the process is ended.
     **settings
         Fields of `RunConfig`.
 
@@ -97,13 +101,17 @@ def run(
         of other settings.
     DataError, UnsafeFileError
         If the recording cannot be read.
+    DivergedError
+        If a run of the training diverged; the others are kept.
+    FormatError
+        If the disk does not take what is written; what was there before is whole.
     LockedError
         If another process works in the folder.
     NetworkError
         If DANDI cannot be reached.
     """
     config = read_config({"file": str(file), **settings})
-    return run_config(config, out, quiet=quiet, cache=cache)
+    return run_config(config, out, quiet=quiet, cache=cache, checkpoint_s=checkpoint_s)
 
 
 def run_config(
@@ -112,6 +120,7 @@ def run_config(
     *,
     quiet: bool = False,
     cache: str | Path | None = None,
+    checkpoint_s: float = 30.0,
 ) -> Path:
     """`run` with settings that were checked before."""
     file = Path(config.file)
@@ -137,7 +146,7 @@ def run_config(
         nan=config.nan,
         times=config.times,
     )
-    return run_recording(recording, config, out, quiet=quiet)
+    return run_recording(recording, config, out, quiet=quiet, checkpoint_s=checkpoint_s)
 
 
 def _refuse_finished(out: Path) -> None:
@@ -187,15 +196,8 @@ def _add_stimulus_labels(recording: Recording) -> Recording:
 @contextmanager
 def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterator[None]:
     """The run's folder, held by this process, with its settings written or found unchanged."""
-    with ExitStack() as stack:
-        try:
-            (out / "models").mkdir(parents=True, exist_ok=True)
-            lock = hold(out / ".lock", str(out), advice="wait for it or use --out.")
-            stack.enter_context(lock)
-        except GrevyError:
-            raise
-        except OSError as error:
-            raise ConfigError(f"the folder {out} cannot be written: {error.strerror}.") from error
+    with hold_folder(out):
+        (out / "models").mkdir(exist_ok=True)
         target = out / "run.toml"
         if target.exists():
             other = changed(read_config(load_toml(target)), config)
@@ -212,7 +214,12 @@ def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterat
 
 
 def run_recording(
-    recording: Recording, config: RunConfig, out: str | Path, *, quiet: bool = False
+    recording: Recording,
+    config: RunConfig,
+    out: str | Path,
+    *,
+    quiet: bool = False,
+    checkpoint_s: float = 30.0,
 ) -> Path:
     """`run` on a recording that is already in memory; `config.file` only names its source."""
     out = Path(out)
@@ -225,9 +232,11 @@ def run_recording(
     with _folder(out, config, resolved):
         clock = _Clock(out, quiet)
         clock.say("settings", resolved | {"device": str(choose_device(where))})
-        trainer = _trainer(recording, out, where, clock)
+        unfinished = Checkpoint(out / "unfinished", every_s=checkpoint_s)
+        stopping = Checkpoint(out / "unfinished" / "early", every_s=checkpoint_s)
+        trainer = _trainer(recording, out, where, clock, unfinished)
         clock.stage("choose")
-        choice = choose_for(recording, questions, base, config, trainer)
+        choice = choose_for(recording, questions, base, config, trainer, stopping)
         clock.stage("train")
         final = trainer([choice.overall], "final model")[0]
         answers: list[Answer] = []
@@ -235,7 +244,7 @@ def run_recording(
         embedded: list[tuple[Question, list[Features]]] = []
 
         def trainer_on(other: Recording) -> Trainer:
-            return trainer if other is recording else _trainer(other, out, where, clock)
+            return trainer if other is recording else _trainer(other, out, where, clock, unfinished)
 
         for q in questions:
             clock.stage(f"folds over {q.what}")
@@ -272,6 +281,8 @@ def run_recording(
         store.save(final, out / "model.safetensors")
         saved.save_results(out, results, embedding)
         path = write_report(out, results, embedding)
+        stopping.clear()
+        unfinished.clear()
         clock.say("finished", {"report": str(path)})
     return path
 
@@ -300,7 +311,9 @@ class _Clock:
         _log.info("%s: %s", event, "; ".join(f"{k} {v}" for k, v in facts.items()))
 
 
-def _trainer(recording: Recording, out: Path, device: str, clock: _Clock) -> Trainer:
+def _trainer(
+    recording: Recording, out: Path, device: str, clock: _Clock, unfinished: Checkpoint
+) -> Trainer:
     """`train` that keeps every finished run in the folder and never trains one twice."""
     source, kind = fingerprint(recording), choose_device(device).type
 
@@ -316,10 +329,21 @@ def _trainer(recording: Recording, out: Path, device: str, clock: _Clock) -> Tra
         todo = [(c, p) for c, p in dict(zip(paths, configs, strict=True)).items() if c not in runs]
         clock.say("train", {"what": what, "runs": str(len(todo)), "kept": str(len(runs))})
         if todo:
-            with _bar(what, clock.quiet) as on_step:
-                trained = train([recording], [c for _, c in todo], device=device, on_step=on_step)
+            diverged, asked = None, [c for _, c in todo]
+            try:
+                with _bar(what, clock.quiet) as on_step:
+                    trained: Sequence[Run | None] = train(
+                        [recording], asked, device=device, on_step=on_step, checkpoint=unfinished
+                    )
+            except DivergedError as error:
+                diverged, trained = error, error.runs
             for (path, _), run in zip(todo, trained, strict=True):
-                runs[path] = store.load(store.save(run, path))
+                if run is not None:
+                    runs[path] = store.load(store.save(run, path))
+            unfinished.clear()
+            if diverged is not None:
+                every = [runs.get(path) for path in paths]
+                raise DivergedError(str(diverged), run=diverged.run, runs=every)
         return [runs[path] for path in paths]
 
     return trainer

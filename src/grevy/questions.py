@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from .claims import label_claims, refitted_claims, stimulus_claims
 from .config import TrainConfig
+from .errors import DivergedError
 from .evaluate import (
     EMBEDDING,
     Features,
@@ -40,6 +42,7 @@ from .splits import (
     shuffled_plan,
     training_spans,
 )
+from .unfinished import Checkpoint
 
 __all__ = [
     "Choice",
@@ -52,6 +55,7 @@ __all__ = [
     "questions_of",
 ]
 
+_log = logging.getLogger("grevy")
 Trainer = Callable[[Sequence[TrainConfig], str], list[Run]]
 """Configurations, and what they are for in words, to runs."""
 
@@ -138,6 +142,7 @@ def choose_for(
     base: TrainConfig,
     config: RunConfig,
     trainer: Trainer,
+    checkpoint: Checkpoint | None = None,
 ) -> Choice:
     """Choose the configuration, on data from which no score is taken."""
     candidates = expand(replace(base, n_steps=config.search_steps), grid(config))
@@ -153,7 +158,7 @@ def choose_for(
             question.plan,
             splits,
             candidates,
-            lambda configs: trainer(configs, "choosing"),
+            lambda configs: _attempted(configs, trainer),
             device=config.device,
         )
         chosen = [replace(c, n_steps=config.steps) for c in found]
@@ -165,15 +170,30 @@ def choose_for(
     curve = None
     if config.early_stop:
         every = [split for own in splits for split in own]
-        steps, curve = steps_of_most_bits(recording, every, overall, device=config.device)
+        steps, curve = steps_of_most_bits(
+            recording, every, overall, device=config.device, checkpoint=checkpoint
+        )
         overall = replace(overall, n_steps=steps)
         if config.choice == "nested":
             own_steps = [
-                steps_of_most_bits(recording, own, c, device=config.device)[0]
+                steps_of_most_bits(recording, own, c, device=config.device, checkpoint=checkpoint)[
+                    0
+                ]
                 for c, own in zip(chosen, splits, strict=True)
             ]
             chosen = [replace(c, n_steps=n) for c, n in zip(chosen, own_steps, strict=True)]
     return Choice(overall, tuple(chosen) if config.choice == "nested" else (), tuple(table), curve)
+
+
+def _attempted(configs: Sequence[TrainConfig], trainer: Trainer) -> Sequence[Run | None]:
+    """Candidates trained; None for those that diverged, which are not chosen and said."""
+    try:
+        return trainer(configs, "choosing")
+    except DivergedError as error:
+        if not any(error.runs):
+            raise
+        _log.warning("candidates that diverged are not chosen: %s", error)
+        return list(error.runs)
 
 
 def _splits(recording: Recording, question: Question, config: RunConfig) -> list[list[Judging]]:

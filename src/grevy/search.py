@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from scipy import stats
 
 from .config import TrainConfig
 from .encoders import EncoderSpec
-from .errors import ConfigError
+from .errors import ConfigError, DivergedError
 from .evaluate import Problem, features_of, relative_errors
 from .model import Run, held_out_bits
 from .pairs import DeltaPairs, HybridPairs, Pairs, TimePairs
@@ -20,10 +21,13 @@ from .recording import Recording
 from .results import Candidate
 from .splits import Judging, Plan
 from .training import resume, train
+from .unfinished import Checkpoint
 from .windows import keep
 
 __all__ = ["SETTINGS", "choose", "expand", "steps_of_most_bits", "with_spans"]
 
+_NAN = float("nan")
+_log = logging.getLogger("grevy")
 SETTINGS = ("latents", "hidden", "learning_rate", "temperature", "time_offset")
 """What a grid may vary; all but the last two leave the task as it is."""
 
@@ -109,7 +113,7 @@ def choose(
     plan: Plan,
     splits: Sequence[Sequence[Judging]],
     candidates: Sequence[tuple[dict[str, float | int | str], TrainConfig]],
-    trainer: Callable[[Sequence[TrainConfig]], list[Run]],
+    trainer: Callable[[Sequence[TrainConfig]], Sequence[Run | None]],
     *,
     device: str = "auto",
 ) -> tuple[list[TrainConfig], list[Candidate]]:
@@ -129,7 +133,8 @@ def choose(
     candidates : sequence of (settings, TrainConfig)
         From `expand`.
     trainer : callable
-        Configurations to runs, such as a cached `train`. Called once, so that all train together.
+        Configurations to runs, such as a cached `train`, or to None for one that diverged. Called
+        once, so that all train together.
     device : str
 
     Returns
@@ -138,7 +143,12 @@ def choose(
         Of each list of splits the one with the smallest mean relative error; the earlier among
         equals.
     table : list of Candidate
-        In the order given.
+        In the order given; one that diverged has no numbers, and is not chosen.
+
+    Raises
+    ------
+    DivergedError
+        If all of them diverged.
     """
     configs = [
         with_spans(config, split.train_on)
@@ -150,26 +160,56 @@ def choose(
     means = np.zeros((len(candidates), len(splits)))
     table: list[Candidate] = []
     for i, (settings, config) in enumerate(candidates):
-        errors: list[list[NDArray[np.float64]]] = []
-        bits, losses = [], []
-        for own in splits:
-            errors.append([])
-            for split in own:
-                run = next(runs)
+        own_runs = [[next(runs) for _ in own] for own in splits]
+        judged = None
+        if all(run is not None for own in own_runs for run in own):
+            judged = _judged(recording, problem, plan, splits, own_runs, device)
+        if judged is None:
+            means[i] = np.inf
+            table.append(Candidate(settings, *(_NAN, _NAN, _NAN), _task(config), False, _NAN))
+            continue
+        errors, bits, losses = judged
+        means[i] = [np.mean([e.mean() for e in own]) for own in errors]
+        table.append(_candidate(settings, config, errors, bits, losses))
+    if np.isinf(means).all():
+        raise DivergedError(
+            f"at least one candidate must train; all {len(candidates)} diverged. Use smaller "
+            f"learning rates or higher temperatures."
+        )
+    best = means.argmin(axis=0)
+    times = np.bincount(best, minlength=len(candidates))
+    overall = int(np.lexsort((means.mean(axis=1), -times))[0])
+    table = [replace(row, chosen=i == overall, times=int(times[i])) for i, row in enumerate(table)]
+    return [candidates[i][1] for i in best], table
+
+
+def _judged(
+    recording: Recording,
+    problem: Problem,
+    plan: Plan,
+    splits: Sequence[Sequence[Judging]],
+    runs: Sequence[Sequence[Run | None]],
+    device: str,
+) -> tuple[list[list[NDArray[np.float64]]], list[float], list[float]] | None:
+    """Errors of a candidate's decoders, bits, and last losses; None where its weights diverged."""
+    errors: list[list[NDArray[np.float64]]] = []
+    bits, losses = [], []
+    for own, trained in zip(splits, runs, strict=True):
+        errors.append([])
+        for split, run in zip(own, trained, strict=True):
+            assert run is not None
+            try:
                 f = features_of(
                     recording, plan.spans, split.train_on, run, baselines=False, device=device
                 )
                 errors[-1].append(relative_errors(problem, plan, split, f, device=device))
                 judged = keep(recording.epochs, split.judged)
                 bits.append(held_out_bits(run, recording, judged, device=device))
-                losses.append(float(run.history[-50:].sum(axis=1).mean()))
-        means[i] = [np.mean([e.mean() for e in own]) for own in errors]
-        table.append(_candidate(settings, config, errors, bits, losses))
-    best = means.argmin(axis=0)
-    times = np.bincount(best, minlength=len(candidates))
-    overall = int(np.lexsort((means.mean(axis=1), -times))[0])
-    table = [replace(row, chosen=i == overall, times=int(times[i])) for i, row in enumerate(table)]
-    return [candidates[i][1] for i in best], table
+            except DivergedError as error:  # finite, but far too large
+                _log.warning("a candidate that diverged is not chosen: %s", error)
+                return None
+            losses.append(float(run.history[-50:].sum(axis=1).mean()))
+    return errors, bits, losses
 
 
 def steps_of_most_bits(
@@ -179,6 +219,7 @@ def steps_of_most_bits(
     *,
     parts: int = 10,
     device: str = "auto",
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[int, NDArray[np.float64]]:
     """After how many steps, up to `config.n_steps`, a configuration has most held-out bits.
 
@@ -192,6 +233,8 @@ def steps_of_most_bits(
     parts : int
         How often to look.
     device : str
+    checkpoint : Checkpoint, optional
+        As in `train`.
 
     Returns
     -------
@@ -207,9 +250,10 @@ def steps_of_most_bits(
         run, done = None, 0
         for j, end in enumerate(ends.tolist()):
             if run is None:
-                run = train([recording], [replace(own, n_steps=end)], device=device)[0]
+                first = replace(own, n_steps=end)
+                run = train([recording], [first], device=device, checkpoint=checkpoint)[0]
             else:
-                run = resume(run, [recording], end - done, device=device)
+                run = resume(run, [recording], end - done, device=device, checkpoint=checkpoint)
             done = end
             bits[i, j] = held_out_bits(run, recording, judged, device=device)
     mean = bits.mean(axis=0)

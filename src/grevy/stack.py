@@ -25,7 +25,6 @@ from .config import Precision, TrainConfig, latent_slices
 from .drawing import SESSION, Draw, Segments, draw
 from .draws import Purpose, uniforms
 from .encoders import EncoderSpec, dropouts, encode
-from .errors import DivergedError
 from .fused import Fused, Scaled, drawn_on, places_of
 from .kernels import KernelsFailed, compiled, kernels_for
 from .losses import bits_above_chance, info_nce
@@ -38,7 +37,17 @@ from .playback import at, later, pack, record, stacked, unpack
 from .staging import fits, needed
 from .windows import ReceptiveField, Spans, dense_rows
 
-__all__ = ["Activity", "Prepared", "Progress", "predict", "product_type", "shape", "train_stack"]
+__all__ = [
+    "Activity",
+    "Lost",
+    "Prepared",
+    "Progress",
+    "Watch",
+    "predict",
+    "product_type",
+    "shape",
+    "train_stack",
+]
 
 _ROOM = 2**22
 """Draws kept at once, in numbers: long batches are drawn for fewer steps ahead."""
@@ -58,6 +67,8 @@ _WARM = 3
 """Steps done one by one before some are recorded."""
 _PLAYED = 10
 """Steps recorded at once: between two recordings a GPU waits for some microseconds."""
+_GOOD = 3
+"""Chunks whose first weights are remembered: a GPU's losses are looked at one chunk later."""
 
 
 class Progress(NamedTuple):
@@ -74,6 +85,21 @@ class Progress(NamedTuple):
     def total(self) -> float:
         """The loss."""
         return self.positive + self.negative
+
+
+class Lost(NamedTuple):
+    """A run that diverged."""
+
+    step: int  # whose loss, or whose update, is not finite
+    run: Run | None  # as it was at the last look before, without the optimiser's state
+
+
+class Watch(NamedTuple):
+    """What a stack asks, and what it hands over, between its steps."""
+
+    stop: threading.Event  # set where it shall end at once, after handing over
+    due: Callable[[], bool]  # whether to hand over how far it is
+    keep: Callable[[list[Run | Lost]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,42 +214,75 @@ def train_stack(
     stack: list[Prepared],
     source: str,
     report: Callable[[int, Progress], None],
-) -> list[Run]:
-    """Train runs of one shape for their `n_steps`; `report` hears of every chunk of steps."""
+    watch: Watch | None = None,
+) -> list[Run | Lost] | None:
+    """Train runs of one shape for their `n_steps`; `report` hears of every chunk of steps.
+
+    One that diverges does not end the others. None where it was stopped before the end.
+    """
     config, runs = stack[0].config, len(stack)
+    watch = watch or Watch(threading.Event(), lambda: False, lambda runs: None)
     done = 0 if stack[0].start is None else len(stack[0].start.losses)
     probe = _draw(stack[0], torch.tensor([done]))
     chunk = _steps_at_once(activity, probe, config, runs)
     program = _Program(activity, stack, probe)
-    waiting: list[tuple[int, Callable[[], NDArray[np.float32]]]] = []
+    waiting: deque[tuple[int, Callable[[], NDArray[np.float32]]]] = deque()
+    lost: dict[int, Lost] = {}
+    good: deque[tuple[int, Tensor]] = deque(maxlen=_GOOD)
+
+    def lose(g: int, step: int) -> None:
+        if g not in lost:  # the loss at a step is that of the weights before its update
+            last = next(((n, flat) for n, flat in reversed(good) if n < step), None)
+            run = program.runs(source, probe.n_negatives, *last)[g] if last else None
+            lost[g] = Lost(done + min(step, config.n_steps - 1), run)
 
     def look() -> None:
-        begin, wait = waiting.pop(0)
+        begin, wait = waiting.popleft()
         losses, warmth = _apart(wait())
-        _refuse_divergence(losses, done + begin, stack)
-        last = losses[-10:].mean(axis=(0, 1))
+        bad: NDArray[np.bool_] = np.asarray(~np.isfinite(losses).all(axis=(2, 3)))
+        for g in np.flatnonzero(bad.any(axis=0)).tolist():
+            lose(g, begin + int(bad[:, g].argmax()))
+        well = [g for g in range(runs) if g not in lost]
+        if not well:
+            return
+        last = losses[-10:, well].mean(axis=(0, 1))
         positive, negative = map(float, last.sum(axis=0))
         bits = bits_above_chance((positive + negative) / len(last), probe.n_negatives)
         steps = (begin + len(losses)) * runs
-        report(steps, Progress(0, 0, positive, negative, float(warmth[-1].mean()), bits))
+        report(steps, Progress(0, 0, positive, negative, float(warmth[-1, well].mean()), bits))
+
+    def state(taken: int) -> list[Run | Lost]:
+        while waiting:
+            look()
+        finite = torch.isfinite(program.parameters.flat).all(dim=1)
+        for g in (~finite).nonzero()[:, 0].tolist():  # by the last update, whose loss none has seen
+            lose(g, taken)
+        found = program.runs(source, probe.n_negatives, taken)
+        return [lost.get(g, run) for g, run in enumerate(found)]
 
     begins = range(0, config.n_steps, chunk)
     spans = [(done + begin, min(chunk, config.n_steps - begin)) for begin in begins]
     draws = program.draws(spans)
     for begin, span in zip(begins, spans, strict=True):
-        end = begin + span[1]
+        good.append((begin, program.parameters.flat.clone()))
         try:
-            program.run(*span, next(draws))
+            steps = program.run(*span, next(draws), watch.stop)
         except KernelsFailed:  # before anything was done: from here on torch's operations do it
             program = _Program(activity, stack, probe)
             draws = program.draws(spans)
-            program.run(*span, next(draws))
-        waiting.append((begin, later(program.seen[begin:end])))
-        if program.where.type == "cpu" or len(waiting) > 1:
+            steps = program.run(*span, next(draws), watch.stop)
+        if steps:
+            waiting.append((begin, later(program.seen[begin : begin + steps])))
+        if waiting and (program.where.type == "cpu" or len(waiting) > 1):
             look()  # at the chunk before this one on a GPU, which is thus never out of work
-    while waiting:
-        look()
-    return program.finish(source, done, probe.n_negatives)
+        stopped = watch.stop.is_set() and begin + steps < config.n_steps
+        if stopped or watch.due():
+            watch.keep(state(begin + steps))
+        if stopped:
+            return None
+        if len(lost) == runs:
+            break
+    return state(config.n_steps)
 
 
 def _draws(stack: list[Prepared], first: int, steps: int) -> Draw:
@@ -280,7 +339,7 @@ def predict(activity: list[Activity], stack: list[Prepared]) -> Memory | None:
     return Memory(
         windows=runs * windows,
         layers=(2 if on_gpu else 1) * runs * layers,
-        parameters=(96 if on_gpu else 24) * runs * weights,
+        parameters=(4 * _GOOD + (96 if on_gpu else 24)) * runs * weights,
         draws=16 * runs * places * _steps_at_once(activity, probe, config, runs),
         loss=8 * similarities,
         staged=_STAGE if any(a.staged for a in activity) else 0,
@@ -380,16 +439,21 @@ class _Program:
             return (_draws(self.stack, *span) for span in spans)
         return _drawn_ahead(self.stack, spans, _DRAWERS)
 
-    def run(self, first: int, steps: int, draws: Draw | None) -> None:
-        """Do so many steps, from step number `first` on, with what was drawn for them."""
+    def run(self, first: int, steps: int, draws: Draw | None, stop: threading.Event) -> int:
+        """Do so many steps, from step number `first` on, with what was drawn for them.
+
+        Returns how many were done: less where it was stopped.
+        """
         plays = _recordable(self.config, self.where)
         if draws is not None:
             draws = self._stage(draws)
             if self.fused is None and not plays:
                 for i in range(steps):
+                    if stop.is_set():
+                        return i
                     self.step(at(draws, i, self.where), first + i)
                     self.counters.add_(1)
-                return
+                return steps
             self._lay_down(pack(draws) if self.fused is None else draws.groups[0].start)
         table = self.table
 
@@ -420,7 +484,7 @@ class _Program:
         lay()
         self.place.zero_()
         left = steps
-        while left:
+        while left and not stop.is_set():
             if plays and self.warmed >= _WARM and left >= _PLAYED:
                 if self.play is None:
                     self.play = record(several)
@@ -430,6 +494,7 @@ class _Program:
                 step()
                 self.warmed += 1
                 left -= 1
+        return steps - left
 
     def _lay_down(self, rows: Tensor) -> None:
         """Copy draws to the table on the device."""
@@ -472,30 +537,35 @@ class _Program:
             seen = torch.cat([terms.detach().flatten(1), temperature.detach()[:, None]], dim=1)
             self.seen.index_copy_(0, self.number, seen[None])
 
-    def finish(self, source: str, done: int, n_negatives: int) -> list[Run]:
-        """The runs as they stand."""
-        lost = (~torch.isfinite(self.parameters.flat).all(dim=1)).nonzero()
-        n_steps = len(self.seen)
-        if len(lost):  # by the very last update, whose loss nobody computed
-            raise _diverged(self.stack[int(lost[0, 0])].config, done + n_steps - 1)
-        final = self.temperature().detach().cpu()
+    def runs(
+        self, source: str, n_negatives: int, taken: int, flat: Tensor | None = None
+    ) -> list[Run]:
+        """The runs as they stand after so many steps, or with weights they had earlier."""
+        own = self.parameters.flat if flat is None else flat
+        final = self.fixed.cpu()
+        if self.parameters.sharpness is not None:
+            final = torch.exp(-own[:, -1]).cpu()
         precision: Precision = "bfloat16" if self.kind == torch.bfloat16 else "float32"
-        trained = [[w.detach().cpu() for w in session] for session in self.parameters.sessions]
-        losses, temperatures = _apart(self.seen.cpu().numpy())
+        trained = [[w.cpu() for w in session] for session in self.parameters.weights(own)]
+        losses, temperatures = _apart(self.seen[:taken].cpu().numpy())
         return [
             Run(
                 # What "auto" was on this device: the run goes on alike elsewhere.
                 config=replace(run.config, precision=precision),
                 sessions=tuple(
-                    SessionEncoder(tuple(w[g].clone() for w in own), *run.scaling[s])
-                    for s, own in enumerate(trained)
+                    SessionEncoder(tuple(w[g].clone() for w in session), *run.scaling[s])
+                    for s, session in enumerate(trained)
                 ),
                 losses=losses[:, g].copy(),
                 temperatures=temperatures[:, g].copy(),
                 temperature=(
                     float(final[g]) if run.config.learn_temperature else run.config.temperature
                 ),
-                state=self.optimiser.state(g, n_steps, self.parameters.sharpness),
+                state=(
+                    self.optimiser.state(g, taken, self.parameters.sharpness)
+                    if flat is None
+                    else None
+                ),
                 n_negatives=n_negatives,
                 recording_hash=source,
                 parent=run.parent,
@@ -639,17 +709,3 @@ def _kept(config: TrainConfig, group: int, step: int, x: Tensor) -> list[Tensor]
         factor = (u >= rate).to(torch.float32) / (1 - rate)
         kept.append(factor.reshape(1, x.shape[2], width).to(x.device))
     return kept
-
-
-def _refuse_divergence(seen: NDArray[np.float32], begin: int, stack: list[Prepared]) -> None:
-    bad = np.argwhere(~np.isfinite(seen).all(axis=(2, 3)))
-    if len(bad):
-        raise _diverged(stack[int(bad[0, 1])].config, int(bad[0, 0]) + begin)
-
-
-def _diverged(config: TrainConfig, step: int) -> DivergedError:
-    return DivergedError(
-        f"the loss must stay finite; it did not at step {step} with learning rate "
-        f"{config.learning_rate} and temperature {config.temperature}. Use a smaller learning "
-        f"rate or a higher temperature."
-    )

@@ -23,7 +23,16 @@ from .encoders import EncoderSpec, layer_shapes
 from .errors import FormatError
 from .model import OptimiserState, Run, SessionEncoder
 
-__all__ = ["FORMAT_VERSION", "load", "read_notes", "save"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check",
+    "header_of",
+    "load",
+    "read_notes",
+    "run_of",
+    "save",
+    "tensors_of",
+]
 
 FORMAT_VERSION = 2
 _STATE = ("momentum", "square", "largest", "sharpness", "steps")
@@ -60,6 +69,15 @@ def save(run: Run, path: str | Path, *, notes: Mapping[str, Any] | None = None) 
         "notes": dict(notes or {}),
         "versions": {"grevy": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
+    text = json.dumps(header, sort_keys=True, default=plain_number)
+    blob = _save_tensors(tensors_of(run), metadata={"grevy": text})
+    with write_atomic(path) as file:
+        file.write(blob)
+    return Path(path)
+
+
+def tensors_of(run: Run) -> dict[str, Tensor]:
+    """All numbers of a run that are arrays, by name."""
     tensors = {
         "losses": torch.from_numpy(run.losses.copy()),
         "temperatures": torch.from_numpy(run.temperatures.copy()),
@@ -71,11 +89,31 @@ def save(run: Run, path: str | Path, *, notes: Mapping[str, Any] | None = None) 
     if run.state is not None:
         for name in _STATE:
             tensors[f"state.{name}"] = getattr(run.state, name)
-    text = json.dumps(header, sort_keys=True, default=plain_number)
-    blob = _save_tensors(tensors, metadata={"grevy": text})
-    with write_atomic(path) as file:
-        file.write(blob)
-    return Path(path)
+    return tensors
+
+
+def run_of(config: TrainConfig, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Run:
+    """A run of its configuration, what a header says of it, and `tensors_of` it.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If something is absent or of another kind. `check` looks further.
+    """
+    return Run(
+        config=config,
+        sessions=_sessions(tensors),
+        losses=tensors["losses"].numpy(),
+        temperatures=tensors["temperatures"].numpy(),
+        temperature=float(header.get("temperature", config.temperature)),
+        state=OptimiserState(**{name: tensors[f"state.{name}"] for name in _STATE})
+        if f"state.{_STATE[0]}" in tensors
+        else None,
+        n_negatives=int(header.get("n_negatives", config.n_negatives or 0)),
+        recording_hash=str(header.get("recording_hash", "")),
+        parent=str(header.get("parent", "")),
+        seen=_prints(header.get("seen", [])),
+    )
 
 
 def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
@@ -106,24 +144,11 @@ def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
         tensors = _load_tensors(blob)
         if header["format_version"] == 1:
             tensors = _from_version_1(tensors, config)
-        run = Run(
-            config=config,
-            sessions=_sessions(tensors),
-            losses=tensors["losses"].numpy(),
-            temperatures=tensors["temperatures"].numpy(),
-            temperature=float(header.get("temperature", config.temperature)),
-            state=OptimiserState(**{name: tensors[f"state.{name}"] for name in _STATE})
-            if f"state.{_STATE[0]}" in tensors
-            else None,
-            n_negatives=int(header.get("n_negatives", config.n_negatives or 0)),
-            recording_hash=str(header.get("recording_hash", "")),
-            parent=str(header.get("parent", "")),
-            seen=_prints(header.get("seen", [])),
-        )
+        run = run_of(config, header, tensors)
     except (ValidationError, SafetensorError, KeyError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise FormatError(f"{path} does not hold a whole model: {first}") from error
-    _check(path, run)
+    check(path, run)
     return run
 
 
@@ -149,7 +174,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _grevy_header(path: Path, blob: bytes) -> dict[str, Any]:
-    header = _header(path, blob)
+    header = header_of(path, blob)
     version = header.get("format_version")
     if header.get("format") != "grevy-run" or not isinstance(version, int):
         raise FormatError(f"{path} is a safetensors file, but not a model saved by grevy.")
@@ -191,7 +216,7 @@ def _from_version_1(tensors: dict[str, Tensor], config: TrainConfig) -> dict[str
     return {**named, "losses": history[:, None], "temperatures": warmth}
 
 
-def _sessions(tensors: dict[str, Tensor]) -> tuple[SessionEncoder, ...]:
+def _sessions(tensors: Mapping[str, Tensor]) -> tuple[SessionEncoder, ...]:
     """The encoders in a file, in order."""
     sessions: list[SessionEncoder] = []
     while f"session.{len(sessions):03d}.mean" in tensors:
@@ -204,7 +229,8 @@ def _sessions(tensors: dict[str, Tensor]) -> tuple[SessionEncoder, ...]:
     return tuple(sessions)
 
 
-def _header(path: Path, blob: bytes) -> dict[str, Any]:
+def header_of(path: Path, blob: bytes) -> dict[str, Any]:
+    """What grevy wrote about the tensors of a safetensors file; FormatError where there is none."""
     size = int.from_bytes(blob[:8], "little") if len(blob) >= 8 else 0
     if not 2 <= size <= min(_MAX_HEADER, len(blob) - 8):
         raise FormatError(f"{path} is not a safetensors file, or it is cut short. Save it again.")
@@ -218,7 +244,8 @@ def _header(path: Path, blob: bytes) -> dict[str, Any]:
     return header
 
 
-def _check(path: Path, run: Run) -> None:
+def check(path: Path, run: Run) -> None:
+    """Raise FormatError where what a file held does not hold together as a run."""
     spec = run.config.encoder
     for session in run.sessions:
         channels = int(session.mean.shape[0]) if session.mean.ndim == 1 else 0

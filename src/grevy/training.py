@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from .config import TrainConfig, latent_slices
 from .custom import ModuleSpec
 from .encoders import EncoderSpec, initial_weights
-from .errors import ConfigError, LimitError
+from .errors import ConfigError, DivergedError, LimitError
 from .kernels import load_ahead
 from .masks import check_masks
 from .memory import available
@@ -28,15 +28,19 @@ from .pairs import prepare_sessions
 from .playback import lane
 from .prints import prints_of
 from .recording import Recording, mean_and_sd
-from .stack import Activity, Prepared, Progress, predict, shape, train_stack
+from .signals import postponed
+from .stack import Activity, Lost, Prepared, Progress, Watch, predict, shape, train_stack
+from .unfinished import Checkpoint, joined, key_of, onwards
 from .windows import Spans, within
 
-__all__ = ["Progress", "adapt", "resume", "train"]
+__all__ = ["Checkpoint", "Progress", "adapt", "resume", "train"]
 
 _TOGETHER = 2**16
 """References times hidden units that one worker holds at once."""
 _LANES = 4
 """Stacks that share a GPU at a time."""
+_LARGE = 1e3
+"""Activity up to which nobody is asked to scale it when training diverges."""
 
 _log = logging.getLogger("grevy")
 OnStep = Callable[[Progress], None]
@@ -48,6 +52,7 @@ def train(
     *,
     device: str = "auto",
     on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Run]:
     """Train one run a configuration; runs of one shape train together.
 
@@ -62,6 +67,8 @@ def train(
         "auto", "cpu", "cuda" or "cuda:N".
     on_step : callable, optional
         Called every few dozen steps with a `Progress`.
+    checkpoint : Checkpoint, optional
+        Where the state is kept by time; what is there already is not trained again.
 
     Returns
     -------
@@ -75,7 +82,15 @@ def train(
     DataError
         If a label is missing or no sample can be trained on.
     DivergedError
-        If a loss or a weight stops being finite; says at which step.
+        If a loss or a weight stops being finite; says of which run, at which step, and what to
+        change. The others are trained to their end: `runs` of the error holds them, and `run` the
+        first that diverged as it was before.
+    LimitError
+        If it needs more memory than there is.
+    FormatError
+        If a checkpoint cannot be written. The one before is whole.
+    KeyboardInterrupt
+        Where SIGINT came, once the checkpoint is written.
     """
     load_ahead(choose_device(device))
     prepared = []
@@ -85,7 +100,7 @@ def train(
             for s, r in enumerate(recordings)
         ]
         prepared.append(_prepare(recordings, config, weights))
-    return _train(recordings, prepared, device, on_step)
+    return _train(recordings, prepared, device, on_step, checkpoint)
 
 
 def resume(
@@ -96,6 +111,7 @@ def resume(
     config: TrainConfig | None = None,
     device: str = "auto",
     on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Run:
     """Train a run for more steps on (new) recordings of the same sessions.
 
@@ -111,7 +127,7 @@ def resume(
     n_steps : int
     config : TrainConfig, optional
         Other settings from here on, for the same encoder.
-    device, on_step
+    device, on_step, checkpoint
         As in `train`.
 
     Returns
@@ -147,13 +163,13 @@ def resume(
     prepared = _prepare(
         recordings, config, weights, frozen=frozen, start=run, parent=run.digest, known=run.seen
     )
-    (more,) = _train(recordings, [prepared], device, on_step)
-    return replace(
-        more,
-        config=replace(config, n_steps=len(run.losses) + n_steps),
-        losses=np.concatenate([run.losses, more.losses]),
-        temperatures=np.concatenate([run.temperatures, more.temperatures]),
-    )
+    both = replace(config, n_steps=len(run.losses) + n_steps)
+    try:
+        (more,) = _train(recordings, [prepared], device, on_step, checkpoint)
+    except DivergedError as error:
+        error.run = error.run and joined(run, error.run, error.run.config)
+        raise
+    return joined(run, more, both)
 
 
 def _kept_before(run: Run, config: TrainConfig) -> list[int]:
@@ -181,6 +197,7 @@ def adapt(
     *,
     device: str = "auto",
     on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Run:
     """Fit the first layer anew to other neurons, with the rest of a trained encoder kept.
 
@@ -196,7 +213,7 @@ def adapt(
         its number; else all keep that of the run's first.
     config : TrainConfig
         With the run's encoder; `n_steps` and pairs may differ.
-    device, on_step
+    device, on_step, checkpoint
         As in `train`.
 
     Returns
@@ -232,7 +249,44 @@ def adapt(
     prepared = _prepare(
         recordings, config, weights, frozen=frozen, parent=run.digest, known=run.seen
     )
-    return _train(recordings, [prepared], device, on_step)[0]
+    return _train(recordings, [prepared], device, on_step, checkpoint)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """Runs that are asked for, and how far they were trained before."""
+
+    prepared: list[Prepared]
+    kept: list[Run | None]
+    keys: list[str]
+    checkpoint: Checkpoint | None
+
+    def whole(self, i: int, trained: Run | Lost) -> Run | Lost:
+        """One with the steps before, and without the latents it was padded with."""
+        if isinstance(trained, Lost):
+            run = None if trained.run is None else self.whole(i, trained.run)
+            return Lost(trained.step, run if isinstance(run, Run) else None)
+        own = replace(self.prepared[i].config, precision=trained.config.precision)
+        return joined(self.kept[i], cut(trained, self.prepared[i]), own)
+
+    def watch(self, part: list[int], stop: threading.Event) -> Watch:
+        """What a stack of these runs is to ask between its steps."""
+        keys, checkpoint = [self.keys[i] for i in part], self.checkpoint
+
+        def keep(runs: list[Run | Lost]) -> None:
+            if checkpoint is not None:
+                checkpoint.keep(keys, self._well(part, runs))
+
+        return Watch(stop, lambda: checkpoint is not None and checkpoint.due(keys), keep)
+
+    def finish(self, part: list[int], runs: list[Run | Lost]) -> None:
+        """Remember a stack that reached its end."""
+        if self.checkpoint is not None:
+            self.checkpoint.finish([self.keys[i] for i in part], self._well(part, runs))
+
+    def _well(self, part: list[int], runs: list[Run | Lost]) -> list[Run | None]:
+        found = [self.whole(i, run) for i, run in zip(part, runs, strict=True)]
+        return [run if isinstance(run, Run) else None for run in found]
 
 
 def _train(
@@ -240,15 +294,55 @@ def _train(
     prepared: list[Prepared],
     device: str,
     on_step: OnStep | None,
+    checkpoint: Checkpoint | None,
 ) -> list[Run]:
     where = choose_device(device)
+    source = "+".join(fingerprint(r) for r in recordings)
+    keys, kept = [""] * len(prepared), list[Run | None]([None] * len(prepared))
+    if checkpoint is not None:
+        keys = [key_of(run, source, where) for run in prepared]
+        kept = checkpoint.find(keys, [run.config for run in prepared])
+    before = _Before(prepared, kept, keys, checkpoint)
+    left = {i: onwards(run, kept[i]) for i, run in enumerate(prepared)}
+    rest = {i: run for i, run in left.items() if run is not None}
+    with postponed() as stop:
+        try:
+            trained = _train_rest(recordings, rest, before, source, where, on_step, stop)
+        except torch.OutOfMemoryError as error:
+            raise LimitError(
+                f"training must fit in the memory of {where}; it did not. Use a smaller "
+                f"batch_size, fewer hidden units, train fewer runs at once, or device 'cpu'."
+            ) from error
+        finally:
+            if stop.is_set() and checkpoint is not None:
+                checkpoint.flush()
+    if stop.is_set():  # and whoever heard the signal has let it pass
+        raise KeyboardInterrupt
+    ended: list[Run | Lost | None] = [trained.get(i, run) for i, run in enumerate(kept)]
+    runs = [run if isinstance(run, Run) else None for run in ended]
+    lost = {i: run for i, run in enumerate(ended) if isinstance(run, Lost)}
+    if lost:
+        raise _diverged(recordings, before, lost, runs)
+    return [run for run in runs if run is not None]
+
+
+def _train_rest(
+    recordings: Sequence[Recording],
+    rest: dict[int, Prepared],
+    before: _Before,
+    source: str,
+    where: torch.device,
+    on_step: OnStep | None,
+    stop: threading.Event,
+) -> dict[int, Run | Lost]:
+    """Train runs in stacks, side by side; of those that were stopped nothing is returned."""
     on_cpu = where.type == "cpu"
     groups: dict[object, list[int]] = {}
-    for i, run in enumerate(prepared):
+    for i, run in rest.items():
         # A GPU is quicker with more runs at a time; on a CPU a run's bits are its own.
         groups.setdefault(shape(run if on_cpu else alike(run)), []).append(i)
-    total = sum(run.config.n_steps for run in prepared)
-    source = "+".join(fingerprint(r) for r in recordings)
+    total = sum(run.config.n_steps for run in before.prepared)
+    ready = total - sum(run.config.n_steps for run in rest.values())
     activity = [Activity(activity_tensor(r), where) for r in recordings]
     usual = torch.get_num_threads()
     # Stacks of different shapes share a GPU, each on a stream of its own.
@@ -257,22 +351,34 @@ def _train(
         part
         for members in groups.values()
         for part in _parts(
-            members, threads if on_cpu else 1, _most(activity, [prepared[i] for i in members])
+            members, threads if on_cpu else 1, _most(activity, [rest[i] for i in members])
         )
     ]
-    stacks = [padded([prepared[i] for i in part]) for part in parts]
+    stacks = [padded([rest[i] for i in part]) for part in parts]
     _refuse_too_much(activity, stacks, threads, where)
     steps_done, lock = [0] * len(parts), threading.Lock()
 
-    def work(place: int) -> list[Run]:
-        def report(steps: int, part: Progress) -> None:
+    def work(place: int) -> list[Run | Lost]:
+        part = parts[place]
+
+        def report(steps: int, seen: Progress) -> None:
             with lock:
                 steps_done[place] = steps
                 if on_step is not None:
-                    on_step(part._replace(done=sum(steps_done), of=total))
+                    on_step(seen._replace(done=ready + sum(steps_done), of=total))
 
-        with lane(where):
-            return train_stack(activity, stacks[place], source, report)
+        if stop.is_set():
+            return []
+        try:
+            with lane(where):
+                watch = before.watch(part, stop)
+                runs = train_stack(activity, stacks[place], source, report, watch)
+                if runs is not None:
+                    before.finish(part, runs)
+        except BaseException:
+            stop.set()  # the others keep how far they are, too
+            raise
+        return runs or []
 
     try:
         if threads == 1 or len(parts) == 1:
@@ -287,12 +393,41 @@ def _train(
                 trained = list(pool.map(work, range(len(parts))))
     finally:
         torch.set_num_threads(usual)
-    runs = {
-        i: cut(run, prepared[i])
+    return {
+        i: before.whole(i, run)
         for part, each in zip(parts, trained, strict=True)
-        for i, run in zip(part, each, strict=True)
+        for i, run in zip(part, each, strict=False)
     }
-    return [runs[i] for i in range(len(prepared))]
+
+
+def _diverged(
+    recordings: Sequence[Recording],
+    before: _Before,
+    lost: dict[int, Lost],
+    runs: list[Run | None],
+) -> DivergedError:
+    """Which run, at which step, and what to change; with what is left of it."""
+    i, (step, run) = next(iter(lost.items()))
+    config, n = before.prepared[i].config, len(before.prepared)
+    which, more = ("it", "") if n == 1 else (f"that of run {i + 1} of {n}", "")
+    if len(lost) > 1:
+        more = f" ({len(lost)} runs did not)"
+    said = (
+        f"the loss must stay finite; {which} did not at step {step} with learning rate "
+        f"{config.learning_rate} and temperature {config.temperature}{more}. Use a smaller "
+        f"learning rate or a higher temperature"
+    )
+    ends = [e for r in recordings for e in (float(r.activity.max()), -float(r.activity.min()))]
+    largest = max(ends)
+    if largest > _LARGE and config.scale == "none":
+        said += f", or scale the activity, which reaches {largest:.2g}"
+    if run is not None and len(run.losses):
+        said += f". Its weights after {len(run.losses)} steps are kept"
+        if before.checkpoint is not None:
+            said += f" in {before.checkpoint.last_good(before.keys[i], run)}"
+        else:
+            said += " in the error's `run`"
+    return DivergedError(f"{said}.", run=run, runs=runs)
 
 
 def _refuse_too_much(

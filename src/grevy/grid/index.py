@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,8 @@ def from_json(value: Any) -> Any:
 
 
 def write(grid: Grid, folder: Path | None) -> Grid:
-    """The index as the folder holds it."""
+    """The index as the folder holds it, in one order whatever was trained first."""
+    grid = replace(grid, points=dict(sorted(grid.points.items())))
     if folder is not None:
         text = json.dumps(asdict(grid), indent=1)
         with write_atomic(folder / INDEX) as file:

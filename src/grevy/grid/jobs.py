@@ -32,6 +32,7 @@ from ..pairs import (
 )
 from ..parameters import encoder_of, seed_of, train_config
 from ..training import Progress, train
+from ..unfinished import Checkpoint
 from ..windows import Spans, keep, without
 from .index import Point, file_of, module_digest, to_json, word
 
@@ -284,7 +285,9 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[int, Progress], None] | 
 
 
 def train_jobs(
-    jobs: Sequence[Job], on_step: Callable[[int, Progress], None] | None
+    jobs: Sequence[Job],
+    on_step: Callable[[int, Progress], None] | None,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[tuple[Job, Run, list[float]]]:
     """Train models together where their shapes allow; what is done is handed out at once."""
     groups: dict[Any, list[Job]] = {}
@@ -295,7 +298,10 @@ def train_jobs(
     for group in groups.values():
         for first in range(0, len(group), _AT_ONCE):
             some = group[first : first + _AT_ONCE]
-            yield from _together(some, None if on_step is None else _after(done, on_step))
+            report = None if on_step is None else _after(done, on_step)
+            yield from _together(some, report, checkpoint)
+            if checkpoint is not None:
+                checkpoint.clear()  # whoever was handed the models has saved them
             done += sum(c.n_steps for job in some for c in job.configs)
 
 
@@ -304,26 +310,36 @@ def _after(done: int, on_step: Callable[[int, Progress], None]) -> Callable[[Pro
 
 
 def _together(
-    group: Sequence[Job], on_step: Callable[[Progress], None] | None
+    group: Sequence[Job],
+    on_step: Callable[[Progress], None] | None,
+    checkpoint: Checkpoint | None,
 ) -> Iterator[tuple[Job, Run, list[float]]]:
-    """One call of the trainer; where a model diverges, one for each, to find and leave out it."""
+    """One call of the trainer; a model that diverges, or a fold of which does, is left out."""
     recordings, where = group[0].sessions.recordings, group[0].model._where()
     configs = [config for job in group for config in job.configs]
+    said = ""
     try:
-        runs = iter(train(recordings, configs, device=where, on_step=on_step))
+        trained: Sequence[Run | None] = train(
+            recordings, configs, device=where, on_step=on_step, checkpoint=checkpoint
+        )
     except DivergedError as error:
-        if len(group) > 1:
-            for job in group:
-                yield from _together([job], None)
-            return
-        warnings.warn(f"{group[0].name} is left out: {error}", UserWarning, stacklevel=5)
-        return
+        trained, said = error.runs, str(error)
+    runs = iter(trained)
     for job in group:
-        run = next(runs)
-        bits = [
-            held_out_bits(next(runs), recordings, judge, device=where) for _, judge in job.folds
-        ]
-        yield job, run, bits
+        own = [next(runs) for _ in job.configs]
+        well = [run for run in own if run is not None]
+        if len(well) < len(own):
+            warnings.warn(f"{job.name} is left out: {said}", UserWarning, stacklevel=5)
+            continue
+        try:
+            bits = [
+                held_out_bits(run, recordings, judge, device=where)
+                for run, (_, judge) in zip(well[1:], job.folds, strict=True)
+            ]
+        except DivergedError as error:  # with weights that are finite, but far too large
+            warnings.warn(f"{job.name} is left out: {error}", UserWarning, stacklevel=5)
+            continue
+        yield job, well[0], bits
 
 
 def still_there(

@@ -26,11 +26,13 @@ from matplotlib.figure import Figure
 from ..errors import ConfigError, DivergedError, FormatError
 from ..estimator import CEBRA
 from ..inputs import is_sessions
+from ..locks import hold_folder
 from ..parameters import seed_of
 from ..plotting.embeddings import latents, plot_embedding
 from ..plotting.models import compare_models
+from ..unfinished import Checkpoint
 from .index import INDEX, Grid, Point, file_of, from_json, read, swept_of, write
-from .jobs import jobs_of, models_of, progress, split, still_there, train_jobs, unpacked
+from .jobs import Job, jobs_of, models_of, progress, split, still_there, train_jobs, unpacked
 
 __all__ = ["GridSearch"]
 
@@ -108,6 +110,8 @@ class GridSearch:
         datasets: Mapping[str, Any],
         params: Mapping[str, Any],
         models_dir: str | Path | None = "saved_models",
+        *,
+        checkpoint_s: float = 30.0,
     ) -> Self:
         """Train every model on every dataset, or load it where it is there already.
 
@@ -123,6 +127,9 @@ class GridSearch:
             kept in the folder.
         models_dir : path, optional
             Made if absent. None keeps the models in memory only.
+        checkpoint_s : float
+            Seconds of training that are lost at most when the process is ended: the same call
+            goes on in the folder.
 
         Returns
         -------
@@ -137,32 +144,57 @@ class GridSearch:
         DivergedError
             If every model that was still to be trained diverged. Of several, those that do are
             left out with a warning.
+        LockedError
+            If another process works in the folder.
         """
-        folder = None if models_dir is None else Path(models_dir)
-        before = None
-        if folder is not None and (folder / INDEX).exists():
-            before = read(folder)
+        if models_dir is None:
+            grid = Grid(seed_of(None))
+            return self._fit(jobs_of(datasets, params, grid.seed), grid, datasets, params)
+        folder = Path(models_dir)
+        before = read(folder) if (folder / INDEX).exists() else None
         seed = seed_of(None) if before is None else before.seed
-        jobs = jobs_of(datasets, params, seed)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        jobs = jobs_of(datasets, params, seed)  # before a folder is made
+        with hold_folder(folder, advice="wait for it, or name another folder."):
+            before = read(folder) if (folder / INDEX).exists() else None
+            if before is not None and before.seed != seed:  # another process has just made it
+                jobs = jobs_of(datasets, params, before.seed)
+            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+                left.unlink()
+            if before is None:  # a seed that was given is kept: equal calls leave equal files
+                given = jobs and split(params)[0].get("random_state") is not None
+                before = Grid(int(jobs[0].config.seed) if given else seed)
+            checkpoint = Checkpoint(folder / "unfinished", every_s=checkpoint_s)
+            return self._fit(jobs, before, datasets, params, folder, checkpoint)
+
+    def _fit(
+        self,
+        jobs: list[Job],
+        before: Grid,
+        datasets: Mapping[str, Any],
+        params: Mapping[str, Any],
+        folder: Path | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Train what is missing; a folder is held meanwhile."""
         new = {job.name: job for job in jobs}
-        old = {} if before is None else before.points
+        old = before.points
         models = still_there(jobs, old, folder)
         points = {n: p for n, p in old.items() if n not in new or n in models}
         points |= {n: replace(points[n], parameters=new[n].parameters) for n in models}
-        grid = Grid(seed, sorted(split(params)[1]), list(new), points)
+        grid = Grid(before.seed, sorted(split(params)[1]), list(new), points)
         self._grid, self.models_dir = write(grid, folder), folder
         self.models, self._datasets = models, dict(datasets)
         missing = [job for job in jobs if job.name not in models]
         with progress(missing) as on_step:
-            for job, run, bits in train_jobs(missing, on_step):
+            for job, run, bits in train_jobs(missing, on_step, checkpoint):
                 model = job.model._keep(run, job.sessions, int(job.config.seed))
                 if folder is not None:
                     model.save(folder / file_of(job.name))
                 self.models[job.name] = model
                 points = {**self._grid.points, job.name: job.point(run, bits)}
                 self._grid = write(replace(self._grid, points=points), folder)
+        if checkpoint is not None:
+            checkpoint.clear()  # of a process that was killed with nothing left to train, too
         self.models = {n: self.models[n] for n in self._grid.trained}
         if missing and not any(job.name in self.models for job in missing):
             raise DivergedError(

@@ -118,7 +118,8 @@ def gather(
     ]
     plans = list({id(plan): (what, plan) for what, plan, _, _ in answers}.values())
     session, track = _session(recording, config), recording.stimulus
-    warnings = [*said, wording.bits_warning(table), *(remarks(track) if track else ())]
+    warnings = [*said, wording.bits_warning(table), wording.divergence_warning(table)]
+    warnings += remarks(track) if track else ()
     warnings += wording.cautions(rows, gaps, plans, claims)
     warnings += evidence.cautions(controls, quality, gaps)
     return Results(

@@ -25,7 +25,7 @@ from ..results import Candidate, Claim, Difference, Score, SessionSummary
 from ..splits import Plan
 from .verdicts import ALPHA, LEAK
 
-__all__ = ["bits_warning", "cautions", "headline", "methods", "ranking"]
+__all__ = ["bits_warning", "cautions", "divergence_warning", "headline", "methods", "ranking"]
 
 _EMBEDDING = "embedding"
 
@@ -431,6 +431,17 @@ def bits_warning(candidates: Sequence[Candidate]) -> str:
             "task, and the choice was made by decoding error."
         )
     return ""
+
+
+def divergence_warning(candidates: Sequence[Candidate]) -> str:
+    """A warning where some candidates have no score because their training diverged; else ""."""
+    lost = sum(not math.isfinite(c.score) for c in candidates)
+    if not lost:
+        return ""
+    return (
+        f"{lost} of {len(candidates)} candidates diverged and could not be chosen: give smaller "
+        f"learning rates or higher temperatures."
+    )
 
 
 def cautions(

@@ -1,0 +1,172 @@
+"""Commands killed at random instants and begun again, until they end as if nothing had happened.
+
+A program of its own: it loads everything once and forks, so that an instant costs no import.
+`make faults` kills each command many times, tests/test_interrupted.py a few times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import grevy.estimator
+import grevy.grid.search
+import grevy.pipeline  # noqa: F401  (loaded before any fork)
+from grevy.cli import main
+from grevy.nwb import write_openscope
+from grevy.synthetic import openscope
+
+STEPS = {"fit": 150, "search": 30, "run": 30}
+
+
+@dataclass(frozen=True)
+class Command:
+    """Words of a command that takes --out, and which of the files that it leaves must be equal."""
+
+    words: tuple[str, ...]
+    out: str
+    equal: tuple[str, ...]
+
+
+def commands(folder: Path) -> dict[str, Command]:
+    """Small ones, each with a checkpoint at every chance."""
+    rng = np.random.default_rng(0)
+    angle = np.cumsum(rng.normal(0.1, 0.1, 900))
+    cells = np.cos(angle[:, None] - np.linspace(0, 6, 10)) + rng.normal(0, 0.3, (900, 10))
+    np.savez(folder / "d.npz", x=cells.astype(np.float32), angle=np.sin(angle))
+    write_openscope(folder / "s.nwb", openscope(movies=2, n_repeats=5, n_frames=40, n_cells=8))
+    always = ("--checkpoint-s", "0", "--quiet")
+    return {
+        "fit": Command(
+            ("fit", "d.npz", "--labels", "angle", "--steps", str(STEPS["fit"]), "--hidden", "8",
+             "--latents", "3", "--batch-size", "64", "--device", "cpu", *always),
+            "m.safetensors", (),
+        ),
+        "search": Command(
+            ("search", "d.npz", "--grid", "latents=2,3", "learning_rate=1e-2,1e-3", "hidden=8",
+             f"steps={STEPS['search']}", "batch_size=64", "device=cpu", *always),
+            "models", ("grid.json", "*.pt"),
+        ),
+        "run": Command(
+            ("run", "s.nwb", "--steps", str(STEPS["run"]), "--search-steps", "10", "--folds", "3",
+             "--temperature", "1", "0.3", "--latents", "3", "--nulls", "19", "--early-stop",
+             "--device", "cpu", *always),
+            "out", ("scores.csv", "claims.csv", "model.safetensors", "embedding.npz", "models/*"),
+        ),
+    }  # fmt: skip
+
+
+def start(words: Sequence[str]) -> int:
+    """A command in a process of its own; its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            main(list(words))
+        code = 0
+    except SystemExit as left:
+        code = int(left.code or 0)
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, until: float | None = None) -> int | None:
+    """How a process ended; None if it runs still at some time."""
+    while True:
+        found, status = os.waitpid(child, 0 if until is None else os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if until is not None and time.monotonic() > until:
+            return None
+        time.sleep(0.001)
+
+
+def contents(out: Path, patterns: Sequence[str]) -> dict[str, bytes]:
+    """Files by name."""
+    if not out.is_dir():
+        return {"": out.read_bytes()} if out.exists() else {}
+    found = sorted(p for pattern in patterns for p in out.glob(pattern))
+    return {str(p.relative_to(out)): p.read_bytes() for p in found}
+
+
+def remove(out: Path) -> None:
+    """What a command left, and what it keeps while it is unfinished."""
+    for path in (out, out.with_name(f"{out.name}.unfinished")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -> str:
+    """Kill a command so many times; says what happened, or raises AssertionError."""
+    out = Path(command.out)
+    words = [*command.words, "--out", command.out]
+    begin = time.monotonic()
+    assert ended(start(words)) == 0, f"{name} does not even end by itself"
+    took = time.monotonic() - begin
+    whole = contents(out, command.equal)
+    assert whole, f"{name} left nothing"
+    remove(out)
+    killed = finished = 0
+    pending = True
+    while killed < kills or pending:
+        again = killed < kills
+        until = time.monotonic() + rng.uniform(0, took) if again else None
+        child = start(words)
+        code = ended(child, until)
+        if code is None:
+            os.kill(child, signal.SIGKILL)
+            code = ended(child)
+        if code == -signal.SIGKILL:
+            killed, pending = killed + 1, True
+            for file, blob in contents(out, command.equal).items():
+                late = file in ("grid.json",)  # an index that grows
+                assert late or whole.get(file) == blob, f"{name}: {file} is not whole or not equal"
+            if not (out / "report.html").exists():  # the last thing that a run writes
+                continue
+        else:
+            assert code == 0, f"{name} left with {code} after {killed} kills"
+        found = contents(out, command.equal)
+        wrong = sorted(f for f in {*whole, *found} if whole.get(f) != found.get(f))
+        assert not wrong, f"{name}: {wrong} differ after {killed} kills"
+        left = [p for p in Path().rglob("*") if p.suffix == ".tmp" or "unfinished" in p.name]
+        assert code or not left, f"{name} left {left} behind"
+        finished, pending = finished + 1, False
+        remove(out)
+    return f"{name}: {killed} kills, {finished} ends, each equal to the last byte ({took:.1f} s)"
+
+
+def program(argv: Sequence[str] | None = None) -> None:
+    """What `make faults` runs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little"))
+    parser.add_argument("--commands", nargs="+", choices=STEPS, default=list(STEPS))
+    given = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(given.seed)
+    print(f"seed {given.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for name, command in commands(Path(folder)).items():
+            if name in given.commands:
+                print(torment(name, command, given.kills, rng), flush=True)
+        os.chdir("/")
+
+
+if __name__ == "__main__":
+    program()
