@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 READY = $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz clean
 
 demo: $(READY)
 	$(VENV)/bin/grevy demo --out demo
@@ -18,6 +18,9 @@ bench: $(READY)
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[oracle]'
 	$(VENV)/bin/python benchmarks/speed.py --device cpu --json build/speed-cpu.json
 	$(VENV)/bin/pytest -q -m slow
+
+fuzz: $(READY)
+	$(VENV)/bin/python tests/fuzz.py --cases 10000 --seed "$$(date +%Y%j)" --keep build/fuzz
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -80,7 +80,7 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
         with dandi.open_remote(dandi.resolve(file)) as remote:
             description = nwb.describe(remote)
     else:
-        description = nwb.describe(file)
+        description = nwb.describe_apart(file)
     if as_json:
         print(json.dumps(nwb.to_json(description), indent=2))
     else:

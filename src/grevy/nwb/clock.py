@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .files import load, text
+from .files import numbers, text
 
 __all__ = ["Axes", "Clock", "axes", "clock", "increasing", "period_of", "wrong_steps"]
 
@@ -47,7 +47,7 @@ class Clock:
 def clock(group: Any) -> Clock | None:
     """The clock of a TimeSeries, None where it states none that can be used."""
     if "timestamps" in group:
-        times = load(group["timestamps"]).astype(np.float64).ravel()
+        times = numbers(group["timestamps"], np.float64).ravel()
         return Clock(times) if len(times) else None
     if "starting_time" in group:
         start = group["starting_time"]

@@ -1,8 +1,7 @@
 """Open an NWB file for reading, refuse what is no such file or is unsafe, load with a limit.
 
-Damage that HDF5 notices becomes one sentence. There is damage that HDF5 2.0 does not notice: a
-rare broken attribute heap makes the library loop without end, in h5py alone too. Whoever reads
-files of strangers unattended should do so in a process with a time limit.
+Damage that HDF5 notices becomes one sentence. There is damage that HDF5 2.0 does not notice and
+loops on without end, in h5py alone too: `apart` looks at files in a process with a limit.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ __all__ = [
     "load",
     "matrix",
     "neurodata_type",
+    "numbers",
     "of_file",
     "open_nwb",
     "refuse_bomb",
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 Number = TypeVar("Number", np.float32, np.float64)
+Real = TypeVar("Real", np.float64, np.int64)
 
 BLOCK_BYTES = 32 << 20
 """How much of a matrix is in memory twice while it is read."""
@@ -330,6 +331,32 @@ def load(dataset: Any, what: str = "") -> NDArray[Any]:
     if dataset.shape is None:
         return np.empty(0)
     return np.asarray(dataset[()])
+
+
+def numbers(dataset: Any, dtype: type[Real]) -> NDArray[Real]:
+    """A whole dataset of real numbers in another type, in its shape.
+
+    Raises
+    ------
+    DataError
+        If it is none, or whole numbers are wanted that it does not hold.
+    LimitError
+        If it declares too much.
+    """
+    values = load(dataset)
+    if values.dtype.kind not in "iufb":
+        raise DataError(
+            f"'{dataset.name}' must hold real numbers; found {values.dtype}. The file is damaged, "
+            f"or not as NWB says."
+        )
+    with np.errstate(over="ignore"):  # of numbers wider than 64 bits
+        values = values.astype(np.float64) if values.dtype.kind == "f" else values
+    if dtype is np.int64 and values.dtype.kind == "f" and not (np.abs(values) < 2**53).all():
+        raise DataError(
+            f"'{dataset.name}' must hold whole numbers; found some that are not finite, or huge. "
+            f"The file is damaged, or not as NWB says."
+        )
+    return values.astype(dtype)
 
 
 def matrix(

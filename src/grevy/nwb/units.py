@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, LimitError
 from .activity import Traces
-from .files import load, refuse_size
+from .files import load, numbers, refuse_size
 from .intervals import Spans, intersect, union
 from .tables import Table, few_values, referenced, table
 
@@ -97,7 +97,7 @@ def _electrode_rows(units: Table) -> tuple[Table, NDArray[np.int64]] | None:
         electrodes = referenced(group["electrodes"])
         if electrodes is None:
             return None
-        rows = load(group["electrodes"]).astype(np.int64).ravel()
+        rows = numbers(group["electrodes"], np.int64).ravel()
         if "electrodes" in units.ragged:
             ends = units.ends("electrodes")
             begins = np.append(0, ends[:-1])
@@ -264,10 +264,12 @@ def observed(units: Units, rows: NDArray[np.int64]) -> Spans | None:
     """Time in which all units of `rows` were observed, None where the file does not say."""
     if "obs_intervals" not in units.table.ragged:
         return None
-    lists = units.table.rows("obs_intervals")
+    times = numbers(units.table.group["obs_intervals"], np.float64)
+    stop = units.table.ends("obs_intervals")
+    start = np.append(0, stop[:-1])
     seen: dict[bytes, Spans] = {}
     for row in rows:
-        own = union(lists[row].astype(np.float64).reshape(-1, 2))
+        own = union(times[start[row] : stop[row]].reshape(-1, 2))
         seen.setdefault(own.tobytes(), own)
     time, *rest = seen.values()
     for other in rest:
