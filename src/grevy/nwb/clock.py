@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .files import numbers, text
+from .files import load, numbers, text
 
 __all__ = ["Axes", "Clock", "axes", "clock", "increasing", "period_of", "wrong_steps"]
 
@@ -51,7 +51,7 @@ def clock(group: Any) -> Clock | None:
         return Clock(times) if len(times) else None
     if "starting_time" in group:
         start = group["starting_time"]
-        first, rate = float(text(start[()])), float(text(start.attrs.get("rate", "nan")))
+        first, rate = float(text(load(start))), float(text(start.attrs.get("rate", "nan")))
         if np.isfinite(first) and np.isfinite(rate) and rate > 0:
             return Clock(None, first, rate)
     return None

@@ -165,7 +165,7 @@ def _refuse_other(file: Path) -> None:
 def _refuse_version(file: Path, opened: h5py.File) -> None:
     version = text(opened.attrs.get("nwb_version", ""))
     if not version and "nwb_version" in opened:
-        version = text(opened["nwb_version"][()])
+        version = text(load(opened["nwb_version"]))
     number = version.upper().removeprefix("NWB-").lstrip("V")
     if number.startswith("2"):
         return
