@@ -32,9 +32,11 @@ __all__ = [
     "numbers",
     "of_file",
     "open_nwb",
+    "refuse_ages",
     "refuse_bomb",
     "refuse_forged",
     "refuse_size",
+    "seconds",
     "text",
     "texts",
     "walk",
@@ -48,6 +50,9 @@ BLOCK_BYTES = 32 << 20
 
 MAX_RATIO, RATIO_FROM_BYTES = 1000, 64 << 20
 """Above this size a dataset that declares so many times more than it stores is refused."""
+
+MOST_S = 1e15
+"""Thirty million years."""
 
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
@@ -357,6 +362,36 @@ def numbers(dataset: Any, dtype: type[Real]) -> NDArray[Real]:
             f"The file is damaged, or not as NWB says."
         )
     return values.astype(dtype)
+
+
+def refuse_ages(times_s: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Times as they are; ones too large to be seconds, with which sums would overflow, are refused.
+
+    Raises
+    ------
+    DataError
+        If a finite one is.
+    """
+    far = np.isfinite(times_s) & (np.abs(times_s) > MOST_S)
+    if far.any():
+        raise DataError(
+            f"'{name}' must hold seconds; found {times_s[far].flat[0]:.4g}, more than {MOST_S:g}. "
+            f"The file is damaged, or its times are in another unit."
+        )
+    return times_s
+
+
+def seconds(dataset: Any) -> NDArray[np.float64]:
+    """A whole dataset of times, in its shape; they need not be finite.
+
+    Raises
+    ------
+    DataError
+        If it holds no real numbers, or some too large to be seconds.
+    LimitError
+        If it declares too much.
+    """
+    return refuse_ages(numbers(dataset, np.float64), str(dataset.name))
 
 
 def matrix(
