@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 READY = $(VENV)/.ready
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test check bench faults fuzz clean
 
 demo: $(READY)
 	$(VENV)/bin/grevy demo --out demo
@@ -21,6 +21,9 @@ bench: $(READY)
 
 faults: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/faults.py --kills 50
+
+fuzz: $(READY)
+	$(VENV)/bin/python tests/fuzz.py --cases 10000 --seed "$$(date +%Y%j)" --keep build/fuzz
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

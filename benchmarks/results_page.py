@@ -225,8 +225,8 @@ def main() -> None:
         "95 % intervals over five seeds. Baselines on the same split: neighbours among channels "
         "smoothed by a Gaussian (its width chosen inside training), among the windows that the "
         "encoders see, among as many of their principal components as the embedding has latents, "
-        "and in UMAP of 50 components. Robust: embeddings of the same kind of fit smoothed over time "
-        "by a Gaussian of four samples (three seeds).",
+        "and in UMAP of 50 components. Robust: embeddings of fits of the same kind smoothed over "
+        "time by a Gaussian of four samples (three seeds).",
         "",
         *by_recording(rows),
         "",

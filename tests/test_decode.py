@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+from grevy import decode
 from grevy.decode import (
     KNN,
     Target,
@@ -83,6 +88,67 @@ def test_chunks_do_not_show(seed: int, k: int) -> None:
     whole = neighbours(x, q, k)
     one_by_one = np.concatenate([neighbours(x, q[i : i + 1], k) for i in range(9)])
     assert (whole == one_by_one).all()
+
+
+@pytest.mark.parametrize("n_classes", [0, 5])
+def test_pieces_of_predictions_do_not_show(n_classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(n_classes)
+    y = rng.integers(0, 5, (50, 1)) if n_classes else rng.normal(size=(50, 3))
+    target = Target(y, np.array([0.0, 1.0, 0.0][: y.shape[1]]), n_classes)
+    nearest = rng.integers(-1, 50, (40, 7))
+    whole = predictions(target, np.arange(50), nearest, [7, 1, 3])
+    monkeypatch.setattr(decode, "_NUMBERS_AT_ONCE", 50)
+    parts = predictions(target, np.arange(50), nearest, [7, 1, 3])
+    assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert predictions(target, np.arange(50), nearest[:0], [2])[0].shape == (0, y.shape[1])
+
+
+def test_predictions_hold_few_neighbours_at_once() -> None:
+    rng = np.random.default_rng(0)
+    nearest = rng.integers(0, 1000, (50_000, 50))
+    tracemalloc.start()
+    predictions(Target(rng.normal(size=(1000, 2)), np.zeros(2)), np.arange(1000), nearest, [50])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # whole, their values alone are 40 MB, and are held six times
+
+
+WATCHED = """
+import threading, time, torch, numpy as np
+from grevy import KNNDecoder
+from grevy.decode import KNN, Target, predict
+torch.set_num_threads(1)
+n, most = 100_000, [0]
+rng = np.random.default_rng(0)
+x, q = (rng.normal(size=(n, 8)).astype("f4") for _ in range(2))
+y = rng.normal(size=(n, 2))
+def private():
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * sum(int(l.split()[1]) for l in lines if l.startswith("RssAnon"))
+def watch():
+    while True:
+        most[0] = max(most[0], private())
+        time.sleep(0.02)
+threading.Thread(target=watch, daemon=True).start()
+for what in (
+    lambda: predict(x, np.arange(n), q, Target(y, np.zeros(2)), KNN(100, "cosine"), device="cpu"),
+    lambda: KNNDecoder(n_neighbors=25).fit(x, y).predict(q),
+):
+    begin, most[0] = private(), 0
+    what()
+    print(most[0] - begin)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="private memory is read from /proc")
+def test_neighbours_of_100_000_queries_take_under_512_megabytes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED], capture_output=True, text=True, check=True
+    )
+    taken = [int(line) for line in done.stdout.split()]
+    assert len(taken) == 2
+    assert max(taken) < 512e6, taken
 
 
 def test_tuning_prefers_the_number_of_neighbours_that_the_noise_asks_for() -> None:

@@ -744,3 +744,10 @@ def test_interactive_refuses(interactive, labels, more, error, words):
         interactive(np.eye(300), labels, **more)
     with pytest.raises(DataError, match=r"found shape \(4, 1\)"):
         interactive(np.zeros((4, 1)))
+
+
+def test_names_of_classes_are_no_markup_for_plotly(interactive):
+    names = np.array(["<a href='javascript:alert(1)'>x</a>", "b"] * 5)
+    z = np.random.default_rng(0).normal(size=(10, 3))
+    figure = interactive(z, names, discrete=True)
+    assert {"&lt;a href='javascript:alert(1)'&gt;x&lt;/a&gt;", "b"} == {t.name for t in figure.data}

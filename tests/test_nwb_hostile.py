@@ -141,6 +141,22 @@ def test_size_bombs_are_refused_before_reading(path: Path, monkeypatch: Any) -> 
         read(path)
 
 
+@pytest.mark.parametrize("name", ["identifier", "session_start_time", "general/subject/species"])
+def test_a_bomb_among_the_words_is_refused(path: Path, name: str) -> None:
+    with new(path) as file:
+        traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        if name in file:
+            del file[name]
+        file.create_dataset(name, (1 << 33,), h5py.string_dtype(), chunks=(1 << 16,))
+    with pytest.raises(LimitError, match=rf"'/{name}' must store what it declares"):
+        describe(path)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = ["first", "second"]
+    facts = describe(path).file
+    assert "first" in (facts.identifier, facts.session_start_time, facts.species)
+
+
 def test_what_no_disk_holds_is_refused_before_reading(path: Path, monkeypatch: Any) -> None:
     with new(path) as file:
         traces(file, noise(50, 3), np.arange(50) / 10)

@@ -432,31 +432,61 @@ def test_the_live_view_holds_at_most_8000_points(movies):
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: the page is not opened")
-@pytest.mark.parametrize("which", [fake.movies, fake.labels])
-def test_a_browser_draws_the_live_view_and_complains_of_nothing(which, tmp_path):
-    results, arrays = which()
-    few = replace(small(results), traces=results.traces[:1])
-    path = report.write_report(tmp_path / "run", few, arrays, dpi=DPI)
+def opened(path: Path, folder: Path) -> tuple[str, list[str]]:
+    """The document of a page after its scripts have run, and what the console says."""
     options = "--headless --no-sandbox --disable-gpu --enable-unsafe-swiftshader --no-first-run"
     options += " --disable-background-networking --disable-component-update --disable-sync"
     options += " --disable-quic --virtual-time-budget=20000 --enable-logging=stderr --dump-dom"
     done = subprocess.run(
-        [
-            str(CHROMIUM),
-            *options.split(),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"file://{path}",
-        ],
+        [str(CHROMIUM), *options.split(), f"--user-data-dir={folder}", f"file://{path}"],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert 'id="session-view" class="on"' in done.stdout
-    assert "gl-container" in done.stdout
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: the page is not opened")
+@pytest.mark.parametrize("hostile", [False, True])
+def test_a_browser_draws_the_live_view_and_complains_of_nothing(hostile, tmp_path):
+    """Whatever a page tries to run or fetch against its policy, the browser says on its console."""
+    results, arrays = fake.movies() if hostile else fake.labels()
+    few = replace(small(results), traces=results.traces[:1])
+    if hostile:
+        turn = payload_of(0)
+        few = poisoned(few, turn, kept=KEPT)
+        arrays = replace(arrays, names=tuple(turn(name) for name in arrays.names))
+    path = report.write_report(tmp_path / "run", few, arrays, dpi=DPI)
+    document, console = opened(path, tmp_path / "profile")
+    assert 'id="session-view" class="on"' in document
+    assert "gl-container" in document
     assert not [line for line in console if "Content Security" in line or "Uncaught" in line]
+    page = Page(document)
+    assert not {"iframe", "object", "embed", "base", "form", "link"} & {t for t, _ in page.elements}
+    assert len(page.named("script")) == 3
+    for tag, attributes in page.elements:
+        assert not [k for k in attributes if k.startswith("on")], (tag, attributes)
+        for key in ("href", "xlink:href", "src", "srcdoc", "action"):
+            assert (attributes.get(key) or "#").startswith(("#", "https://doi.org/", "data:image/"))
+    assert not few.headline or " ".join(report._visible(few.headline[0]).split()) in page.text
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: the policy is not tried")
+def test_the_policy_stops_what_would_slip_through(tmp_path):
+    path = report.write_report(tmp_path / "run", fake.minimal(), None, dpi=DPI)
+    evil = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
+    evil += "<img src=https://example.org/x.png><style>p { color: red }</style>"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</main>", f"{evil}</main>"), encoding="utf-8")
+    document, console = opened(path, tmp_path / "profile")
+    assert "<title>owned" not in document
+    refused = [line for line in console if "Content Security" in line]
+    assert {"script-src", "img-src", "style-src"} <= set(
+        re.findall(r"[a-z]+-src", " ".join(refused))
+    )
+    path.write_text(re.sub(r'<meta http-equiv="Content-[^>]*>', "", path.read_text()), "utf-8")
+    assert "<title>owned" in opened(path, tmp_path / "profile")[0]
 
 
 # On disk

@@ -35,7 +35,9 @@ def test_toml_gives_back_the_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"file": "x", "step": 3}, "setting 'step'.*Settings are: file"),
+        ({"file": "x", "step": 3}, "setting 'step'.*Did you mean 'steps'.*Settings are: file"),
+        ({"file": "x", "learning_rates": [1]}, "Did you mean 'learning_rate'"),
+        ({"file": "x", "__class__": "os.system"}, r"setting '__class__': [^?]*Settings are"),
         ({"file": "x", "steps": "many"}, "setting 'steps'"),
         ({"file": "x", "pairs": "space"}, "setting 'pairs'"),
         ({}, "setting 'file'"),

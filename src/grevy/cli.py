@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__, model_cli
 from .errors import ConfigError, GrevyError
-from .model_cli import narrate
+from .model_cli import narrate, plain
 from .signals import ending_within
 
 __all__ = ["app", "main"]
@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         with ending_within(_PATIENCE_S, say="grevy: ended; the same command goes on from before."):
             app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"grevy: {_plain(str(error))} Try --help.", file=sys.stderr)
+        print(f"grevy: {plain(str(error))} Try --help.", file=sys.stderr)
         raise SystemExit(2) from None
     except GrevyError as error:
-        print(f"grevy: {_plain(str(error))}", file=sys.stderr)
+        print(f"grevy: {plain(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt as error:
         number = int(error.args[0]) if error.args else signal.SIGINT
@@ -61,14 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         raise SystemExit(141) from None
     except OSError as error:
-        where = f" ({_plain(str(error.filename))})" if error.filename else ""
-        print(f"grevy: {_plain(error.strerror or str(error))}{where}.", file=sys.stderr)
+        where = f" ({plain(str(error.filename))})" if error.filename else ""
+        print(f"grevy: {plain(error.strerror or str(error))}{where}.", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _plain(text: str) -> str:
-    """Text without control characters, which a file's strings may hold."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @app.command
@@ -89,7 +84,7 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
         with dandi.open_remote(dandi.resolve(file)) as remote:
             description = nwb.describe(remote)
     else:
-        description = nwb.describe(file)
+        description = nwb.describe_apart(file)
     if as_json:
         print(json.dumps(nwb.to_json(description), indent=2))
     else:
@@ -293,7 +288,7 @@ def _summary(folder: Path) -> str:
     lines = [f"!! {line}" for line in results.flags]
     lines += [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
-    return _plain("\n".join(lines))
+    return plain("\n".join(lines))
 
 
 @app.command

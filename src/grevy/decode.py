@@ -46,6 +46,8 @@ _KS = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100)
 # Similarities held at once: 16 MB in float32 where caches matter, 256 MB where launches do.
 _PAIRS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
 _GROUP = 16
+_NUMBERS_AT_ONCE = 2**20
+"""Values of neighbours that are averaged at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +214,21 @@ def predictions(
     -------
     list of arrays of float64, shape (q, d)
     """
+    known = np.asarray(target.values[rows], dtype=np.float64)
+    step = max(1, _NUMBERS_AT_ONCE // max(1, nearest.shape[1] * known.shape[1]))
+    pieces = [
+        _predictions(target, known, nearest[i : i + step], ks)
+        for i in range(0, max(1, len(nearest)), step)
+    ]
+    return [np.concatenate(same) for same in zip(*pieces, strict=True)]
+
+
+def _predictions(
+    target: Target, known: NDArray[np.float64], nearest: NDArray[np.int64], ks: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """`predictions` for few enough queries to be held several times."""
     there = (nearest >= 0)[:, :, None]
-    values = np.asarray(target.values[rows], dtype=np.float64)[nearest]  # (q, K, d)
+    values = known[nearest]  # (q, K, d)
     out = []
     if target.n_classes:
         n = target.n_classes

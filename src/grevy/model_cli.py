@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 
 from .errors import ConfigError, DataError, FormatError
 
-__all__ = ["add", "narrate"]
+__all__ = ["add", "narrate", "plain"]
 
 _Many = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 _Flag = Annotated[bool, Parameter(negative=())]
@@ -43,6 +43,11 @@ def narrate() -> None:
     log.setLevel(logging.INFO)
 
 
+def plain(text: str) -> str:
+    """Text without control characters, which names from files may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class _AboveBars(logging.Handler):
     """Lines on the terminal that no progress bar is written into."""
 
@@ -50,7 +55,7 @@ class _AboveBars(logging.Handler):
         """Write one line."""
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(plain(self.format(record)), file=sys.stderr)
 
 
 def fit(
@@ -335,7 +340,7 @@ def decode(
         errors, constant = decode_blocks(z, target, n_folds=folds, guard=apart)
         each = " ".join(f"{e:.4g}" for e in errors)
         print(
-            f"{name}: {what} {errors.mean():.4g} (folds {each}); best constant "
+            f"{plain(name)}: {what} {errors.mean():.4g} (folds {each}); best constant "
             f"{constant.mean():.4g}"
         )
     print(
@@ -413,9 +418,9 @@ def search(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         _, best = searched.get_best_model(dataset_name=name, models_dir=str(out))
-    print(table.to_string(index=False))
+    print(plain(table.to_string(index=False)))
     for warning in said:
-        print(f"! {warning.message}")
+        print(plain(f"! {warning.message}"))
     print(f"best: {best}")
     print(out)
 

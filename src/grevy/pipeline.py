@@ -133,6 +133,7 @@ def run_config(
     if asset is not None:
         with dandi.progress_bar(quiet=quiet) as bar:
             file = dandi.download(asset, dandi.cache_folder(asset, cache), on_progress=bar)
+    nwb.refuse_hanging(file)
     recording = nwb.read(
         file,
         series=config.series,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -240,7 +241,7 @@ def make_recording(
     >>> recording.n_samples, recording.n_channels, round(recording.rate_hz, 3)
     (100, 3, 10.0)
     """
-    x = np.asarray(activity)
+    x = _real(activity, "activity")
     if x.ndim != 2 or x.shape[0] < 2 or x.shape[1] < 1:
         raise DataError(
             f"activity must have shape (time, channels) with at least 2 samples and 1 channel; "
@@ -251,9 +252,11 @@ def make_recording(
             raise DataError(
                 f"a recording needs times_s or a positive rate_hz; found rate_hz={rate_hz}."
             )
-        times = np.arange(x.shape[0], dtype=np.float64) / rate_hz
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            times = np.arange(x.shape[0], dtype=np.float64) / rate_hz
     else:
-        times = np.asarray(times_s, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            times = _real(times_s, "times_s").astype(np.float64, copy=False)
     _check_clock(times, x.shape[0])
     x = as_float32(x)
     n_bad, where = not_finite(x)
@@ -324,6 +327,20 @@ def mean_and_sd(
     square = sum(np.square(p - mean).sum(axis=0) for p in pieces(x, spans)) / n
     spread = np.sqrt(square)
     return np.asarray(mean), np.where(spread > 1e-12 * np.abs(mean), spread, 0.0)
+
+
+def _real(values: ArrayLike, what: str) -> NDArray[Any]:
+    """An array of real numbers; text is refused, and complex numbers, whose half would be lost."""
+    x = np.asarray(values)
+    if x.dtype.kind == "O":
+        with suppress(TypeError, ValueError):
+            x = x.astype(np.float64)
+    if x.dtype.kind not in "iufb":
+        raise DataError(
+            f"{what} must hold real numbers; found an array of {x.dtype}. Choose or convert its "
+            f"columns before."
+        )
+    return x
 
 
 def _check_clock(times: NDArray[np.float64], n_samples: int) -> None:

@@ -105,8 +105,9 @@ def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
         return x
     out = room(x.shape, np.float32)
     step = max(1, _PIECE // max(1, math.prod(x.shape[1:])))
-    for i in range(0, len(x), step):
-        out[i : i + step] = x[i : i + step]
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, for callers to refuse
+        for i in range(0, len(x), step):
+            out[i : i + step] = x[i : i + step]
     return out
 
 

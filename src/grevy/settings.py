@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,9 +198,16 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(f.name for f in fields(RunConfig))
-        hint = f" Settings are: {known}." if first["type"] == "unexpected_keyword_argument" else ""
+        hint = _nearest(where) if first["type"] == "unexpected_keyword_argument" else ""
         raise ConfigError(f"setting '{where}': {first['msg']}.{hint}") from error
+
+
+def _nearest(unknown: str) -> str:
+    """What a setting that does not exist may have been meant for."""
+    known = [f.name for f in fields(RunConfig)]
+    near = get_close_matches(unknown, known, n=1)
+    mean = f" Did you mean '{near[0]}'?" if near else ""
+    return f"{mean} Settings are: {', '.join(known)}."
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:

@@ -177,6 +177,7 @@ def _from_nwb(
 ) -> Source:
     from . import nwb
 
+    nwb.refuse_hanging(path)
     recording = nwb.read(path, series=activity, units=units, bin_s=bin_s, labels=labels)
     values: list[NDArray[Any]] = []
     periods: dict[int, float] = {}

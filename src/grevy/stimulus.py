@@ -250,7 +250,8 @@ def _whole(values: ArrayLike, what: str) -> NDArray[np.int64]:
     if raw.dtype.kind not in "iufb":
         raise DataError(f"{what} must be numbers; found {raw.dtype}.")
     numbers = np.where(np.isnan(raw), -1, raw) if raw.dtype.kind == "f" else raw
-    whole = numbers.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is too large is not equal, and refused
+        whole = numbers.astype(np.int64)
     bad = np.flatnonzero(whole != numbers)
     if len(bad):
         raise DataError(

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 INDEX = "grid.json"
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 _FORMAT_VERSION = 1
 _LONGEST_NAME = 180
 
@@ -85,7 +86,9 @@ def word(value: Any) -> str:
 
 
 def file_of(name: str) -> str:
-    """The name of a model's file; long names are cut and numbered by their hash."""
+    """The name of a model's file; one that is too long or a device is changed, and hashed."""
+    if _RESERVED.match(name):
+        name = f"_{name}-{_digest(name)}"
     if len(name.encode()) > _LONGEST_NAME:
         name = f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{_digest(name)}"
     return f"{word(name)}.pt"

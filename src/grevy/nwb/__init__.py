@@ -3,6 +3,7 @@
 ::
 
     describe(path) -> Description      what is in a file, what is remarkable, which command fits
+    describe_apart(path)               the same, in a process that may hang or die
     read(path, ...) -> Recording       activity, clock, labels and stimuli of one session
     write_openscope(path, session)     a simulated session in the layout of DANDI 000036
 
@@ -20,11 +21,13 @@ since NWB 2.0.
     units.py      filter units, bin spikes                  stimuli.py   what was shown
     behavior.py   labels at the samples                     read.py      all of it together
     facts.py      what is found, for JSON                   suggest.py   the command that fits
-    describe.py, describe_text.py                           write.py
+    describe.py, describe_text.py                           apart.py     what may hang or die
+    write.py
 """
 
 from __future__ import annotations
 
+from .apart import describe_apart, refuse_hanging
 from .describe import describe
 from .describe_text import describe_text
 from .facts import Description, to_json
@@ -36,8 +39,10 @@ __all__ = [
     "DEFAULT_BIN_S",
     "Description",
     "describe",
+    "describe_apart",
     "describe_text",
     "read",
+    "refuse_hanging",
     "to_json",
     "write_openscope",
 ]

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..recording import gaps, not_finite, pieces
 from ..room import room
 from .clock import Axes, Clock, axes, clock, increasing, wrong_steps
-from .files import holds, load, matrix, neurodata_type, refuse_forged, text, walk
+from .files import holds, load, matrix, neurodata_type, numbers, refuse_forged, text, walk
 from .tables import referenced
 
 __all__ = [
@@ -187,7 +187,7 @@ def layout(source: Source) -> Layout:
     found = axes(source.path, source.first["data"].shape, when.n, n_rois)
     if n_rois != found.n_channels:
         return Layout(found, when, tuple(str(i) for i in range(found.n_channels)))
-    rows = load(region).astype(np.int64).ravel()
+    rows = numbers(region, np.int64).ravel()
     plane = referenced(region)
     if plane is None or (len(rows) and (rows.min() < 0 or rows.max() >= plane.n_rows)):
         return Layout(found, when, tuple(str(i) for i in rows))
@@ -195,8 +195,8 @@ def layout(source: Source) -> Layout:
     column = next((c for c in plane.plain if c.lower() in _ACCEPTED), None)
     accepted = None
     if column is not None:
-        values = plane.column(column)
-        accepted = (values if values.ndim == 1 else values[:, 0])[rows].astype(float) > 0
+        values = numbers(plane.group[column], np.float64)
+        accepted = (values if values.ndim == 1 else values[:, 0])[rows] > 0
     return Layout(
         found,
         when,

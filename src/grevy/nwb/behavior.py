@@ -131,6 +131,7 @@ def read_series(path: str, group: Any, *, times: TimesPolicy = "refuse") -> Seri
     return Series(path, values, times_s, known, unit, period, discrete, names, tuple(notes))
 
 
+@np.errstate(over="ignore")  # what is too far apart lies on no circle
 def circle(values: NDArray[np.float64], unit: str) -> float | None:
     """Length of the circle that values in an angular unit lie on, None where they exceed a turn."""
     period = period_of(unit)
@@ -145,6 +146,7 @@ def _classes(words: list[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     return np.array([number[w] for w in words], np.int64), names
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is not finite, and refused
 def at_samples(series: Series, times_s: NDArray[np.float64]) -> Label:
     """A series at the times of the activity.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .files import load, text
+from .files import load, refuse_ages, seconds, text
 
 __all__ = ["Axes", "Clock", "axes", "clock", "increasing", "period_of", "wrong_steps"]
 
@@ -41,17 +41,19 @@ class Clock:
         """Times of `n_samples` samples in seconds."""
         if self.times_s is not None:
             return self.times_s[:n_samples]
-        return self.start_s + np.arange(n_samples) / self.rate_hz
+        with np.errstate(over="ignore"):  # of a rate that is nearly zero
+            return self.start_s + np.arange(n_samples) / self.rate_hz
 
 
 def clock(group: Any) -> Clock | None:
     """The clock of a TimeSeries, None where it states none that can be used."""
     if "timestamps" in group:
-        times = load(group["timestamps"]).astype(np.float64).ravel()
+        times = seconds(group["timestamps"]).ravel()
         return Clock(times) if len(times) else None
     if "starting_time" in group:
         start = group["starting_time"]
-        first, rate = float(text(start[()])), float(text(start.attrs.get("rate", "nan")))
+        first, rate = float(text(load(start))), float(text(start.attrs.get("rate", "nan")))
+        refuse_ages(np.array([first]), start.name)
         if np.isfinite(first) and np.isfinite(rate) and rate > 0:
             return Clock(None, first, rate)
     return None

@@ -23,7 +23,7 @@ from .facts import (
     TableFacts,
     UnitsFacts,
 )
-from .files import NwbFile, load, of_file, open_nwb, text
+from .files import NwbFile, holds, load, of_file, open_nwb, refuse_forged, text
 from .intervals import spans
 from .stimuli import Shown, find_stimuli
 from .suggest import options, population
@@ -96,7 +96,11 @@ def describe(path: NwbFile, *, allow_external: bool = False) -> Description:
 
 def _file(path: NwbFile, file: Any) -> FileFacts:
     def at(name: str) -> str:
-        return text(file[name][()]) if name in file else ""
+        found = file.get(name)
+        if not holds(found, "OSUiuf") or not found.size:
+            return ""
+        refuse_forged(found)
+        return text(found[(0,) * found.ndim])
 
     return FileFacts(
         path=of_file(path),

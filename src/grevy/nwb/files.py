@@ -1,8 +1,7 @@
 """Open an NWB file for reading, refuse what is no such file or is unsafe, load with a limit.
 
-Damage that HDF5 notices becomes one sentence. There is damage that HDF5 2.0 does not notice: a
-rare broken attribute heap makes the library loop without end, in h5py alone too. Whoever reads
-files of strangers unattended should do so in a process with a time limit.
+Damage that HDF5 notices becomes one sentence. There is damage that HDF5 2.0 does not notice and
+loops on without end, in h5py alone too: `apart` looks at files in a process with a limit.
 """
 
 from __future__ import annotations
@@ -30,23 +29,30 @@ __all__ = [
     "load",
     "matrix",
     "neurodata_type",
+    "numbers",
     "of_file",
     "open_nwb",
+    "refuse_ages",
     "refuse_bomb",
     "refuse_forged",
     "refuse_size",
+    "seconds",
     "text",
     "texts",
     "walk",
 ]
 
 Number = TypeVar("Number", np.float32, np.float64)
+Real = TypeVar("Real", np.float64, np.int64)
 
 BLOCK_BYTES = 32 << 20
 """How much of a matrix is in memory twice while it is read."""
 
 MAX_RATIO, RATIO_FROM_BYTES = 1000, 64 << 20
 """Above this size a dataset that declares so many times more than it stores is refused."""
+
+MOST_S = 1e15
+"""Thirty million years."""
 
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
@@ -164,7 +170,7 @@ def _refuse_other(file: Path) -> None:
 def _refuse_version(file: Path, opened: h5py.File) -> None:
     version = text(opened.attrs.get("nwb_version", ""))
     if not version and "nwb_version" in opened:
-        version = text(opened["nwb_version"][()])
+        version = text(load(opened["nwb_version"]))
     number = version.upper().removeprefix("NWB-").lstrip("V")
     if number.startswith("2"):
         return
@@ -330,6 +336,62 @@ def load(dataset: Any, what: str = "") -> NDArray[Any]:
     if dataset.shape is None:
         return np.empty(0)
     return np.asarray(dataset[()])
+
+
+def numbers(dataset: Any, dtype: type[Real]) -> NDArray[Real]:
+    """A whole dataset of real numbers in another type, in its shape.
+
+    Raises
+    ------
+    DataError
+        If it is none, or whole numbers are wanted that it does not hold.
+    LimitError
+        If it declares too much.
+    """
+    values = load(dataset)
+    if values.dtype.kind not in "iufb":
+        raise DataError(
+            f"'{dataset.name}' must hold real numbers; found {values.dtype}. The file is damaged, "
+            f"or not as NWB says."
+        )
+    with np.errstate(over="ignore"):  # of numbers wider than 64 bits
+        values = values.astype(np.float64) if values.dtype.kind == "f" else values
+    if dtype is np.int64 and values.dtype.kind == "f" and not (np.abs(values) < 2**53).all():
+        raise DataError(
+            f"'{dataset.name}' must hold whole numbers; found some that are not finite, or huge. "
+            f"The file is damaged, or not as NWB says."
+        )
+    return values.astype(dtype)
+
+
+def refuse_ages(times_s: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Times as they are; ones too large to be seconds, with which sums would overflow, are refused.
+
+    Raises
+    ------
+    DataError
+        If a finite one is.
+    """
+    far = np.isfinite(times_s) & (np.abs(times_s) > MOST_S)
+    if far.any():
+        raise DataError(
+            f"'{name}' must hold seconds; found {times_s[far].flat[0]:.4g}, more than {MOST_S:g}. "
+            f"The file is damaged, or its times are in another unit."
+        )
+    return times_s
+
+
+def seconds(dataset: Any) -> NDArray[np.float64]:
+    """A whole dataset of times, in its shape; they need not be finite.
+
+    Raises
+    ------
+    DataError
+        If it holds no real numbers, or some too large to be seconds.
+    LimitError
+        If it declares too much.
+    """
+    return refuse_ages(numbers(dataset, np.float64), str(dataset.name))
 
 
 def matrix(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .files import seconds
 from .tables import Table, interval_tables
 
 __all__ = ["Spans", "inside", "intersect", "restrict_to", "spans", "tagged", "union", "without"]
@@ -21,8 +22,8 @@ def spans(one: Table) -> tuple[Spans, tuple[str, ...]]:
 
     A row without a stop lasts until the next row starts; the last one as long as the median row.
     """
-    start = one.column("start_time").astype(np.float64)
-    stop = one.column("stop_time").astype(np.float64)
+    start = seconds(one.group["start_time"])
+    stop = seconds(one.group["stop_time"])
     missing = np.isfinite(start) & ~np.isfinite(stop)
     if not missing.any():
         return np.stack([start, stop], axis=1), ()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .files import load, neurodata_type, texts, walk
+from .files import load, neurodata_type, numbers, texts, walk
 
 __all__ = ["Table", "few_values", "interval_tables", "referenced", "table"]
 
@@ -65,7 +65,7 @@ class Table:
     def ends(self, name: str) -> NDArray[np.int64]:
         """Where the list of each row ends in a ragged column, shape (n_rows,)."""
         index = f"{name}_index"
-        stop = load(self.group[index]).astype(np.int64).ravel()
+        stop = numbers(self.group[index], np.int64).ravel()
         n = len(self.group[name])
         if len(stop) and (stop[0] < 0 or (np.diff(stop) < 0).any() or stop[-1] > n):
             raise DataError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, LimitError
 from .activity import Traces
-from .files import load, refuse_size
+from .files import holds, load, numbers, refuse_ages, refuse_size, seconds
 from .intervals import Spans, intersect, union
 from .tables import Table, few_values, referenced, table
 
@@ -97,7 +97,7 @@ def _electrode_rows(units: Table) -> tuple[Table, NDArray[np.int64]] | None:
         electrodes = referenced(group["electrodes"])
         if electrodes is None:
             return None
-        rows = load(group["electrodes"]).astype(np.int64).ravel()
+        rows = numbers(group["electrodes"], np.int64).ravel()
         if "electrodes" in units.ragged:
             ends = units.ends("electrodes")
             begins = np.append(0, ends[:-1])
@@ -232,6 +232,8 @@ def spike_trains(units: Units, rows: NDArray[np.int64]) -> list[NDArray[np.float
         )
     start = np.append(0, stop[:-1])
     spikes = units.table.group["spike_times"]
+    if not holds(spikes, "iuf"):
+        raise DataError(f"spike times must be real numbers; found {spikes.dtype}. Mend the file.")
     refuse_size(8 * int((stop - start)[rows].sum()), "spike times of the chosen units")
     trains = []
     for row in rows:
@@ -242,7 +244,7 @@ def spike_trains(units: Units, rows: NDArray[np.int64]) -> list[NDArray[np.float
                 f"not, in unit {units.ids[row]} (row {row} of 'units'). Leave it out with "
                 f"units='id != {units.ids[row]}'."
             )
-        trains.append(train)
+        trains.append(refuse_ages(train, spikes.name))
     return trains
 
 
@@ -264,10 +266,12 @@ def observed(units: Units, rows: NDArray[np.int64]) -> Spans | None:
     """Time in which all units of `rows` were observed, None where the file does not say."""
     if "obs_intervals" not in units.table.ragged:
         return None
-    lists = units.table.rows("obs_intervals")
+    times = seconds(units.table.group["obs_intervals"])
+    stop = units.table.ends("obs_intervals")
+    start = np.append(0, stop[:-1])
     seen: dict[bytes, Spans] = {}
     for row in rows:
-        own = union(lists[row].astype(np.float64).reshape(-1, 2))
+        own = union(times[start[row] : stop[row]].reshape(-1, 2))
         seen.setdefault(own.tobytes(), own)
     time, *rest = seen.values()
     for other in rest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,7 +143,11 @@ def _classes(labels: Any, n: int, scale: Colormap) -> list[_Group]:
         )
     shades = scale(np.linspace(0, 1, len(values)))
     return [
-        (str(value), np.flatnonzero(member == i), {"color": to_hex(shades[i])})
+        (
+            html.escape(str(value), quote=False),
+            np.flatnonzero(member == i),
+            {"color": to_hex(shades[i])},
+        )
         for i, value in enumerate(values)
     ]
 
