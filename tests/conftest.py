@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,6 +20,16 @@ def data_dir() -> Path:
     if not where or not Path(where).is_dir():
         pytest.skip("GREVY_DATA names no folder of real recordings: not run")
     return Path(where)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """A command that was run in this process may narrate; the next test shall not hear it."""
+    log = logging.getLogger("grevy")
+    handlers, level = list(log.handlers), log.level
+    yield
+    log.handlers = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture(autouse=True, scope="session")

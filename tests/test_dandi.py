@@ -954,7 +954,9 @@ def test_run_keeps_the_recording_and_its_version(
     assert "holds a finished run" in err
     bench.archive.requests.clear()
 
-    def stub(recording: Recording, config: RunConfig, out: Path, *, quiet: bool) -> Path:
+    def stub(
+        recording: Recording, config: RunConfig, out: Path, *, quiet: bool, checkpoint_s: float
+    ) -> Path:
         assert (recording.name, config.file, out) == ("tiny.nwb", asset.url, Path("b"))
         return out / "report.html"
 

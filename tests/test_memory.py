@@ -55,7 +55,7 @@ print(told[-1].total, peak() - start)
     "shape",
     [
         ("offset10-model", "128", "2048", "float32"),
-        ("offset10-model", "128", "4096", "bfloat16"),
+        ("offset10-model", "128", "2048", "bfloat16"),
         ("offset36-model", "64", "2048", "float32"),
         ("offset1-model", "64", "8192", "float32"),
     ],
