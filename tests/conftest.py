@@ -24,12 +24,16 @@ def data_dir() -> Path:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """A command that was run in this process may narrate; the next test shall not hear it."""
+    """A command that was run in this process may narrate; no other test shall hear it."""
     log = logging.getLogger("grevy")
-    handlers, level = list(log.handlers), log.level
+
+    def hush() -> None:
+        log.handlers = [h for h in log.handlers if isinstance(h, logging.NullHandler)]
+        log.setLevel(logging.NOTSET)
+
+    hush()  # what fixtures of a module did
     yield
-    log.handlers = handlers
-    log.setLevel(level)
+    hush()
 
 
 @pytest.fixture(autouse=True, scope="session")
