@@ -30,7 +30,7 @@ ABOUT = {
     "level_content": "the same of the content claim, with a shared onset",
     "level_identity": "the same of the identity claim, with a shared onset",
     "level_label": "the same of the label claim, label and population with memory",
-    "coverage": "95 % intervals over 10 repeats that hold the truth",
+    "coverage": "95 % intervals over 10 repeats that hold the truth, four scores",
     "power": "rank correlation of the order found with the strength planted",
     "leaks": "label-guided encoders fitted on test repeats that were not refused",
     "decoding, four rats": "error of position, mean of four rats, label-guided",
@@ -194,9 +194,11 @@ def controls(rows: dict[str, Row]) -> list[str]:
         row = rows["consistency, labels shuffled"]
         true = rows["consistency, four rats"]
         said.append(
-            f"Rats guided by shuffled labels agree in sample ({row['in_sample']:.2f}; with true "
-            f"labels {true['in_sample']:.2f}, CEBRA {true['reference_in_sample']:.2f}, published "
-            f"{true['published_in_sample']}), and not on held-out laps ({row['value']:.2f})."
+            f"Consistency between rats that were guided by shuffled labels: {row['in_sample']:.2f} "
+            f"in sample, {row['value']:.2f} on held-out laps. By true labels: "
+            f"{true['in_sample']:.2f} and {true['value']:.2f} (CEBRA "
+            f"{true['reference_in_sample']:.2f} and {true['reference']:.2f}; published, in sample, "
+            f"{true['published_in_sample']})."
         )
     return [f"- {line}" for line in said]
 

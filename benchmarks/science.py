@@ -155,10 +155,10 @@ def coverage(n: int, jobs: int) -> Row:
     found = np.array(Parallel(jobs)(delayed(one_interval)(seed) for seed in range(n)))
     truth = found[:, :, 0].mean(axis=0)
     held = (found[:, :, 1] <= truth) & (truth <= found[:, :, 2])
-    low, high = stats.binomtest(int(held[:, 0].sum()), n).proportion_ci()
     each = held.mean(axis=0)
     return {
-        "value": float(each.mean()), "each": each.tolist(), "ci": [low, high], "seeds": n,
+        "value": float(each.mean()), "each": each.tolist(), "seeds": n,
+        "ci": [float(each.min()), float(each.max())],  # of the scores, lowest and highest
         "must": [0.92, 0.98], "passed": bool((each >= 0.92).all() and (each <= 0.98).all()),
     }  # fmt: skip
 
