@@ -211,7 +211,6 @@ def test_too_short_for_a_window_is_explained(tmp_path: Path) -> None:
         pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
 
 
-@pytest.mark.slow
 def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     file = tmp_path / "s.nwb"
     write_openscope(file, openscope(movies=2, n_repeats=5, n_frames=60, n_cells=8))

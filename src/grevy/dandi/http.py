@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -304,11 +304,9 @@ def fetch_json(web: Web, path: str, /, **query: str) -> Any:
                     raise Trouble(url, f"more than {_MOST_JSON >> 20} MB of JSON")
             if got.status_code != 200:
                 raise Trouble(url, f"status {got.status_code}")
-        try:
+        with suppress(ValueError, RecursionError):
             return json.loads(body)
-        except (ValueError, RecursionError):
-            pass
-        raise Trouble(
+        raise Trouble(  # outside of the error above, whose text holds what the server said
             url,
             "an answer that is no JSON",
             "Check GREVY_DANDI_API, and whether a proxy or the sign-in page of a network answers "
