@@ -308,3 +308,33 @@ def test_memory_that_runs_out_in_training_is_advice(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stack._Program, "step", full)
     with pytest.raises(LimitError, match="Use a smaller batch_size"):
         train([recording()], [CONFIG], device="cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: not run")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_goes_on_from_a_checkpoint(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "_CHUNK", 40)
+    base = replace(CONFIG, n_steps=200, precision=precision)  # type: ignore[arg-type]
+    shapes = (EncoderSpec("offset5-model", 16, 6), EncoderSpec("offset10-model", 16, 3))
+    # Latents that differ train padded, in one stack; another architecture beside them.
+    configs = [base, *(replace(base, seed=s, encoder=e) for s, e in enumerate(shapes))]
+    whole = train([recording()], configs, device="cuda")
+    seen: list[int] = []
+
+    def end(_: Any) -> None:
+        seen.append(1)
+        if len(seen) == 5:
+            raise Ended
+
+    with pytest.raises(Ended):
+        train(
+            [recording()], configs, device="cuda", on_step=end,
+            checkpoint=Checkpoint(tmp_path, every_s=0),
+        )  # fmt: skip
+    left = Checkpoint(tmp_path)._read()
+    assert any(0 < len(tensors["losses"]) < 200 for _, tensors in left.values())
+    found = train([recording()], configs, device="cuda", checkpoint=Checkpoint(tmp_path))
+    for ours, theirs in zip(found, whole, strict=True):
+        np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-5, atol=1e-6)
