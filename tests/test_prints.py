@@ -32,6 +32,8 @@ def test_a_print_is_of_its_stretch_alone() -> None:
         changed = x[:_PRINTED].copy()
         changed[row, 3] = np.nextafter(changed[row, 3], 9)
         assert _prints(changed)[0] != whole[0]
+    for n in range(_PRINTED):
+        assert len(_prints(x[:n])) == 0
     turned = x[:_PRINTED][::-1]
     assert _prints(turned)[0] != whole[0]
 

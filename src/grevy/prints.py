@@ -7,6 +7,7 @@ samples can be told from decoding of new ones, also when a part was cut out or l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,16 +22,25 @@ _PRINTED, _PRINTS = 16, 64
 """Samples that a print is made of, and prints that a run keeps."""
 
 
+@cache
+def _odd(channels: int) -> NDArray[np.uint64]:
+    """A number for every channel, none of them even."""
+    found = words(2023, Purpose.PRINT, torch.tensor([0, 1]), channels).numpy().astype(np.uint64)
+    return np.asarray(((found[0] << np.uint64(32)) + found[1]) | np.uint64(1))
+
+
 def _prints(activity: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """A number for every stretch of `_PRINTED` samples, (T - 15,): equal where all values are."""
+    """A number for every stretch of `_PRINTED` samples, (..., T - 15): equal where all values are.
+
+    The activity is (..., T, C).
+    """
     bits = np.ascontiguousarray(activity, dtype=np.float32).view(np.uint32).astype(np.uint64)
-    channels = words(2023, Purpose.PRINT, torch.tensor([0, 1]), activity.shape[1]).numpy()
-    odd = (channels[0].astype(np.uint64) << np.uint64(32)) + channels[1].astype(np.uint64)
     with np.errstate(over="ignore"):
-        row = (bits * (odd | np.uint64(1))).sum(axis=1, dtype=np.uint64)
-        total, n = np.zeros(max(0, len(row) - _PRINTED + 1), dtype=np.uint64), len(row)
+        row = (bits * _odd(activity.shape[-1])).sum(axis=-1, dtype=np.uint64)
+        n = max(0, row.shape[-1] - _PRINTED + 1)
+        total = np.zeros((*row.shape[:-1], n), dtype=np.uint64)
         for i in range(_PRINTED):
-            total = total * np.uint64(0x9E3779B97F4A7C15) + row[i : n - _PRINTED + 1 + i]
+            total = total * np.uint64(0x9E3779B97F4A7C15) + row[..., i : i + n]
     return total
 
 
@@ -50,12 +60,10 @@ def prints_of(activity: NDArray[np.float32], spans: Spans) -> tuple[str, ...]:
     starts = [np.arange(a, b - _PRINTED + 1) for a, b in spans]
     every = np.concatenate([np.empty(0, dtype=np.int64), *starts])
     n = min(_PRINTS, len(every))
-    found = []
-    for i in every[np.unique(np.linspace(0, max(0, len(every) - 1), n).astype(np.int64))]:
-        stretch = np.asarray(activity[i : i + _PRINTED])
-        if (stretch != stretch[0]).any():
-            found.append(f"{int(_prints(stretch)[0]):016x}")
-    return tuple(found)
+    first = every[np.unique(np.linspace(0, max(0, len(every) - 1), n).astype(np.int64))]
+    stretches = np.asarray(activity[first[:, None] + np.arange(_PRINTED)])
+    changing = (stretches != stretches[:, :1]).any(axis=(1, 2))
+    return tuple(f"{int(p):016x}" for p in _prints(stretches[changing])[:, 0])
 
 
 def share_seen(seen: Sequence[str], activity: NDArray[np.float32]) -> float:

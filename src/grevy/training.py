@@ -93,13 +93,16 @@ def train(
         Where SIGINT came, once the checkpoint is written.
     """
     load_ahead(choose_device(device))
+    first: dict[object, list[list[Tensor]]] = {}  # runs of a grid often start from the same weights
     prepared = []
     for config in configs:
-        weights = [
-            initial_weights(config.encoder, r.n_channels, config.seed, session=s)
-            for s, r in enumerate(recordings)
-        ]
-        prepared.append(_prepare(recordings, config, weights))
+        key = (config.encoder, config.seed)
+        if key not in first:
+            first[key] = [
+                initial_weights(config.encoder, r.n_channels, config.seed, session=s)
+                for s, r in enumerate(recordings)
+            ]
+        prepared.append(_prepare(recordings, config, first[key]))
     return _train(recordings, prepared, device, on_step, checkpoint)
 
 
