@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
 from grevy.decode import Target, error
-from grevy.linear import decode_linearly
+from grevy.linear import decode_linearly, fit_and_say, say_without
 
 
 def _linear(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -67,3 +67,22 @@ def test_one_group_and_one_class_are_enough(n_classes: int) -> None:
     target = Target(values, np.zeros(1), n_classes)
     said = decode_linearly(x[:15], np.arange(15), np.zeros(15, int), x[15:], target)
     np.testing.assert_allclose(said, values[15:])
+
+
+@pytest.mark.parametrize("n_classes", [0, 4])
+def test_without_a_group_is_as_if_it_had_not_been_there(n_classes: int) -> None:
+    rng = np.random.default_rng()
+    groups = np.repeat(np.arange(9), 15)
+    code = np.where(groups == 8, 3, groups % 3)  # the last group is a class of its own
+    code[:3] = 2  # and the first is of two
+    x = (rng.standard_normal((135, 6)) + np.eye(4, 6)[code]).astype(np.float32)
+    values = code[:, None] if n_classes else rng.standard_normal((135, 1))
+    target, rows = Target(values, np.zeros(1), n_classes), np.arange(135)
+    query = rng.standard_normal((40, 6)).astype(np.float32)
+    found = say_without(x, rows, groups, query, target, 10.0)
+    assert set(found) == set(range(9))
+    for g, said in found.items():
+        rest = groups != g
+        expected = fit_and_say(x[rest], rows[rest], query, target, 10.0)
+        np.testing.assert_allclose(said, expected, rtol=1e-9)
+    assert say_without(x, rows, np.zeros(135, dtype=int), query, target, 10.0) == {}

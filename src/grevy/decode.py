@@ -426,24 +426,28 @@ def predict_without(
     k = min(settings.k, len(train))
     wide = min(len(train), k + k // 2 + 16)
     nearest = neighbours(train, query, wide, metric=settings.metric, device=device)
+    whole = predictions(target, train_rows, nearest[:, :k], [k])[0]
     of = groups[nearest]
     without = {}
     for g in np.unique(groups):
         rest = np.flatnonzero(groups != g)
         if not len(rest):
             continue
-        stay = of != g
-        near = np.where(stay & (np.cumsum(stay, axis=1) <= k), nearest, -1)
+        mine = np.flatnonzero((of[:, :k] == g).any(axis=1))  # the others lose no neighbour
+        stay = of[mine] != g
+        near = np.where(stay & (np.cumsum(stay, axis=1) <= k), nearest[mine], -1)
         some = min(k, len(rest))
         lacking = np.flatnonzero(stay.sum(axis=1) < some)
         if len(lacking):
             found = neighbours(
-                train[rest], query[lacking], some, metric=settings.metric, device=device
+                train[rest], query[mine[lacking]], some, metric=settings.metric, device=device
             )
             near[lacking] = -1
             near[lacking, :some] = rest[found]
-        without[int(g)] = predictions(target, train_rows, near, [wide])[0]
-    return predictions(target, train_rows, nearest[:, :k], [k])[0], without
+        without[int(g)] = whole.copy()
+        if len(mine):
+            without[int(g)][mine] = predictions(target, train_rows, near, [wide])[0]
+    return whole, without
 
 
 def decode_blocks(

@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 
 from .decode import Target, error, predict, predict_without, tune
 from .errors import ConfigError, DataError, MissingExtraError
-from .linear import best_penalty, decode_linearly, fit_and_say
+from .linear import best_penalty, decode_linearly, fit_and_say, say_without
 from .model import Run, embed, smoothed
 from .recording import Label, Recording
 from .splits import Judging, Plan, mask_of, trained_samples
@@ -435,12 +435,8 @@ def _linearly(
     if not leave_out:
         return decode_linearly(x, rows, groups, query, target), {}
     penalty = best_penalty(x, rows, groups, target)
-    without = {}
-    for g in np.unique(groups):
-        rest = groups != g
-        if rest.any():
-            without[int(g)] = fit_and_say(x[rest], rows[rest], query, target, penalty)
-    return fit_and_say(x, rows, query, target, penalty), without
+    said = fit_and_say(x, rows, query, target, penalty)
+    return said, say_without(x, rows, groups, query, target, penalty)
 
 
 def learnt_and_asked(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from scipy.linalg import lstsq
+from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
 from .decode import Target, error
 
-__all__ = ["best_penalty", "decode_linearly", "fit_and_say"]
+__all__ = ["best_penalty", "decode_linearly", "fit_and_say", "say_without"]
 
 _PENALTIES = (1e-1, 1e1, 1e3, 1e5)
 _MOST_FOLDS = 3
@@ -74,13 +75,65 @@ def fit_and_say(
     """Fit a linear decoder with a given penalty and decode query rows, shape (q, d)."""
     y = np.asarray(target.values[train_rows], dtype=np.float64)
     if target.n_classes:
-        if len(np.unique(y)) < 2:
-            return np.repeat(y[:1], len(query), axis=0)
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        said = model.fit(train, y[:, 0]).predict(query)
-        return np.asarray(said, dtype=np.float64)[:, None]
+        classes = np.unique(y[:, 0])
+        return _discriminate({c: _moments(train[y[:, 0] == c]) for c in classes}, query)
     found = Ridge(penalty).fit(train, _unrolled(y, target.periods)).predict(query)
     return _rolled(found, target.periods)
+
+
+def say_without(
+    train: NDArray[np.float32],
+    train_rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    query: NDArray[np.float32],
+    target: Target,
+    penalty: float,
+) -> dict[int, NDArray[np.float64]]:
+    """What `fit_and_say` would say had any one group not been there; nothing for one that is all.
+
+    Most groups are of one class: the moments of the others stay as they are.
+    """
+    without = {}
+    y = np.asarray(target.values[train_rows], dtype=np.float64)[:, 0]
+    of = {c: np.flatnonzero(y == c) for c in np.unique(y)} if target.n_classes else {}
+    whole = {c: _moments(train[rows]) for c, rows in of.items()}
+    for g in np.unique(groups):
+        rest = groups != g
+        if not rest.any():
+            continue
+        if not target.n_classes:
+            said = fit_and_say(train[rest], train_rows[rest], query, target, penalty)
+        else:
+            left = whole | {c: _moments(train[of[c][rest[of[c]]]]) for c in np.unique(y[~rest])}
+            said = _discriminate({c: m for c, m in left.items() if m[0]}, query)
+        without[int(g)] = said
+    return without
+
+
+_Moments = tuple[int, NDArray[np.float64], NDArray[np.float64]]
+
+
+def _moments(x: NDArray[np.float32]) -> _Moments:
+    """Rows, mean and shrunk covariance of a class; shrunk in units of its deviations."""
+    n, features = x.shape
+    if not n:
+        return 0, np.zeros(features), np.zeros((features, features))
+    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    unit = np.where(spread > 0, spread, 1.0)
+    shrunk = ledoit_wolf((x - mean) / unit)[0]
+    return n, mean, unit[:, None] * shrunk * unit
+
+
+def _discriminate(
+    classes: dict[float, _Moments], query: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The class with the highest linear discriminant for each query row, shape (q, 1)."""
+    counts, means, covariances = map(np.array, zip(*classes.values(), strict=True))
+    shares = counts / counts.sum()
+    weights = lstsq(np.tensordot(shares, covariances, axes=1), means.T)[0]  # (F, classes)
+    bias = np.log(shares) - 0.5 * (means.T * weights).sum(axis=0)
+    best = (query @ weights + bias).argmax(axis=1)
+    return np.array(list(classes), dtype=np.float64)[best][:, None]
 
 
 def _unrolled(y: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:
