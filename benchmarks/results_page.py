@@ -38,7 +38,7 @@ ABOUT = {
     "consistency, labels shuffled": "the same for labels shuffled before training",
     "synthetic, flow": "true latents of the paper's simulated counts by a linear map",
     "synthetic, ring": "a simulated ring: its longest loop over its second",
-    "synthetic, torus": "a simulated torus: loops that outlive those of surrogates",
+    "synthetic, torus": "a simulated torus: loops before a gap that no surrogate has",
     "movie one, VISp": "second of natural movie one from visual cortex, within one",
     "movie one, CA1": "the same from CA1: a negative control",
     "session of full size": "a session of 127,177 samples, file to report",

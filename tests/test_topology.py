@@ -198,6 +198,18 @@ def test_a_ring_needs_a_long_loop_that_nulls_lack() -> None:
     assert ring_test(loops(1, 0.6), [loops(0.1, 0.1)] * 19, least_ratio=1.5).verdict == "ring"
 
 
+def test_what_is_counted_lies_before_a_gap() -> None:
+    small = ring_test(
+        loops(0.3, 0.04), [loops(0.5, 0.3)] * 19
+    )  # noise on a sphere has longer loops
+    assert small.betti == (1, 1)
+    uneven = ring_test(loops(1.0, 0.95, 0.3, 0.28), [loops(0.2, 0.19, 0.1)] * 19)
+    assert uneven.betti == (1, 2)
+    assert ring_test(loops(1.0, 0.95, 0.3), [loops(0.2, 0.06)] * 19).betti == (1, 0)
+    assert ring_test(loops(1.0, 0.95, 0.5), [loops(0.2, 0.19)] * 19).betti == (1, 0)
+    assert ring_test(loops(0.04), [loops(0.2, 0.19)] * 19).betti == (1, 0)  # not resolved
+
+
 def test_edges_of_the_ratio() -> None:
     alone = ring_test(loops(1.0), [loops(0.3, 0.2)] * 19)
     assert (alone.ratio, alone.verdict) == (math.inf, "ring")

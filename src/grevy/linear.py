@@ -132,8 +132,8 @@ def _discriminate(
     shares = counts / counts.sum()
     weights = lstsq(np.tensordot(shares, covariances, axes=1), means.T)[0]  # (F, classes)
     bias = np.log(shares) - 0.5 * (means.T * weights).sum(axis=0)
-    best = (query @ weights + bias).argmax(axis=1)
-    return np.array(list(classes), dtype=np.float64)[best][:, None]
+    best: NDArray[np.int64] = (query @ weights + bias).argmax(axis=1)
+    return np.asarray(list(classes), dtype=np.float64)[best][:, None]
 
 
 def _unrolled(y: NDArray[np.float64], periods: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,6 +28,8 @@ _MOST = 600
 """Points of a barcode; the time grows with the fifth power of their number for voids."""
 _LOOKED_AT = 5000
 """Points among which the sparse ones are told and the far ones are chosen."""
+_LONGEST = 10
+"""Bars of a dimension among which a gap is looked for: no shape has more parts, loops or voids."""
 
 
 def persistence(
@@ -211,7 +213,9 @@ def ring_test(
         if len(null)
         else (math.nan,) * 3
     )
-    return RingTest(ratio, median, low, high, p, len(null), _betti(observed, nulls), verdict)
+    return RingTest(
+        ratio, median, low, high, p, len(null), _betti(observed, nulls, least_ratio), verdict
+    )
 
 
 def _ratio(barcode: Barcode) -> float:
@@ -222,12 +226,33 @@ def _ratio(barcode: Barcode) -> float:
     return first / second if second > 0 else math.inf
 
 
-def _betti(observed: Barcode, nulls: Sequence[Barcode]) -> tuple[int, ...]:
-    """Bars of each dimension that outlive all of the nulls, and the part that never dies."""
+def _betti(observed: Barcode, nulls: Sequence[Barcode], least_ratio: float) -> tuple[int, ...]:
+    """Parts, loops and voids: the bars before the widest gap, where no null has one so wide.
+
+    A gap, not a length: a small ring's loop is one although noise on a sphere has longer ones, and
+    a torus that was visited unevenly has more long loops than noise has.
+    """
     if not nulls:
         return ()
     found = []
     for d in range(min(len(b.bars) for b in (observed, *nulls))):
-        longest = max((death - birth for b in nulls for birth, death in b.bars[d]), default=0.0)
-        found.append(sum(death - birth > longest for birth, death in observed.bars[d]) + (d == 0))
+        count, gap = _widest_gap(observed, d)
+        clear = gap >= least_ratio and all(gap > _widest_gap(b, d)[1] for b in nulls)
+        found.append((count if clear else 0) + (d == 0))  # one part never dies
     return tuple(found)
+
+
+def _widest_gap(barcode: Barcode, dimension: int) -> tuple[int, float]:
+    """Bars before the widest gap among the longest, and how many times the next one they live.
+
+    What lives a tenth of the distance between neighbouring points is not resolved.
+    """
+    least = 0.1 * float(np.median([death - birth for birth, death in barcode.bars[0]] or [0.0]))
+    lives = [death - birth for birth, death in barcode.bars[dimension][:_LONGEST]]
+    lives = [life for life in lives if life > least]
+    if not lives:
+        return 0, 1.0
+    after = [*lives[1:], least] if len(lives) < _LONGEST else lives[1:]
+    ratios = [a / b if b > 0 else math.inf for a, b in zip(lives, after, strict=False)]
+    widest = int(np.argmax(ratios))
+    return widest + 1, ratios[widest]
