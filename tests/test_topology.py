@@ -199,15 +199,18 @@ def test_a_ring_needs_a_long_loop_that_nulls_lack() -> None:
 
 
 def test_what_is_counted_lies_before_a_gap() -> None:
-    small = ring_test(
-        loops(0.3, 0.04), [loops(0.5, 0.3)] * 19
-    )  # noise on a sphere has longer loops
+    small = ring_test(loops(0.3, 0.04), [loops(0.5, 0.3)] * 19)  # noise on a sphere has longer ones
     assert small.betti == (1, 1)
-    uneven = ring_test(loops(1.0, 0.95, 0.3, 0.28), [loops(0.2, 0.19, 0.1)] * 19)
+    fading = (0.28, 0.2, 0.15, 0.1, 0.08)
+    uneven = ring_test(loops(1.0, 0.95, 0.3, *fading), [loops(0.2, *fading[1:])] * 19)
     assert uneven.betti == (1, 2)
-    assert ring_test(loops(1.0, 0.95, 0.3), [loops(0.2, 0.06)] * 19).betti == (1, 0)
-    assert ring_test(loops(1.0, 0.95, 0.5), [loops(0.2, 0.19)] * 19).betti == (1, 0)
-    assert ring_test(loops(0.04), [loops(0.2, 0.19)] * 19).betti == (1, 0)  # not resolved
+    for lives, null in (
+        ((1.0, 0.95, 0.3), (0.9, *fading)),  # a null has a wider gap
+        ((1.0, 0.95, 0.5), fading),  # a gap too narrow
+        ((0.04,), fading),  # not resolved
+    ):
+        observed = loops(*lives, *fading) if len(lives) > 1 else loops(*lives)
+        assert ring_test(observed, [loops(*null)] * 19).betti == (1, 0)
 
 
 def test_edges_of_the_ratio() -> None:
