@@ -227,18 +227,21 @@ def _ratio(barcode: Barcode) -> float:
 
 
 def _betti(observed: Barcode, nulls: Sequence[Barcode], least_ratio: float) -> tuple[int, ...]:
-    """Parts, loops and voids: the bars before the widest gap, where no null has one so wide.
+    """Parts, loops and voids of the observed shape that nulls lack.
 
-    A gap, not a length: a small ring's loop is one although noise on a sphere has longer ones, and
-    a torus that was visited unevenly has more long loops than noise has.
+    Parts are farther from one another than any of a null. Of loops and voids those before the
+    widest gap count, where no null has one so wide. Not the longer ones: a small ring's loop is one
+    although noise on a sphere has longer ones, and a torus that was visited unevenly has more long
+    loops than noise has.
     """
     if not nulls:
         return ()
-    found = []
-    for d in range(min(len(b.bars) for b in (observed, *nulls))):
+    farthest = max(death - birth for b in nulls for birth, death in (*b.bars[0], (0.0, 0.0)))
+    found = [1 + sum(death - birth > farthest for birth, death in observed.bars[0])]
+    for d in range(1, min(len(b.bars) for b in (observed, *nulls))):
         count, gap = _widest_gap(observed, d)
         clear = gap >= least_ratio and all(gap > _widest_gap(b, d)[1] for b in nulls)
-        found.append((count if clear else 0) + (d == 0))  # one part never dies
+        found.append(count if clear else 0)
     return tuple(found)
 
 
