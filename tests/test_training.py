@@ -172,6 +172,23 @@ def test_order_and_company_do_not_matter() -> None:
     assert equal(one[1], two[2])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_unusual_widths_are_the_same_in_company(seed: int) -> None:
+    """Where shares of a stack begin at other places in memory, products round otherwise."""
+    rng = np.random.default_rng([seed, 7])
+    rec = make_recording(rng.standard_normal((300, rng.integers(2, 40))), rate_hz=30.0)
+    architecture = ("offset1-model", "offset5-model", "offset10-model")[seed % 3]
+    hidden, latents = int(rng.integers(2, 9)) * (8 if seed < 3 else 1), int(rng.integers(2, 12))
+    batch = 16 * int(rng.integers(1, 10)) + (seed == 5)
+    config = replace(
+        QUICK, encoder=EncoderSpec(architecture, hidden, latents), batch_size=batch, n_steps=4,
+        precision="float32",
+    )  # fmt: skip
+    configs = [replace(config, seed=s) for s in range(3)]
+    for config, run in zip(configs, train([rec], configs, device="cpu"), strict=True):
+        assert equal(run, train([rec], [config], device="cpu")[0])
+
+
 def test_equal_configs_equal_weights_and_another_seed_others() -> None:
     rec = recording()
     first, again, other = (

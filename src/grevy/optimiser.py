@@ -14,6 +14,10 @@ from .model import OptimiserState
 __all__ = ["Optimiser", "Parameters"]
 
 
+_ALIGNED = 16
+"""Numbers of float32 at whose multiples the memory of a tensor begins."""
+
+
 class Parameters:
     """All that training changes, in one tensor (G, P), so that Adam is a few large steps.
 
@@ -50,7 +54,12 @@ class Parameters:
         if sharpness is not None:
             parts.append(sharpness)
         runs = len(stacked[0][0])
-        self.flat = torch.cat([p.reshape(runs, -1) for p in parts], dim=1).to(where)
+        flat = torch.cat([p.reshape(runs, -1) for p in parts], dim=1)
+        if where.type == "cpu":  # every run's row begins as it would alone, or bits would differ
+            room = torch.zeros(runs, -(-flat.shape[1] // _ALIGNED) * _ALIGNED)
+            room[:, : flat.shape[1]] = flat
+            flat = room[:, : flat.shape[1]]
+        self.flat = flat.to(where)
         self.leaves: list[Tensor] = []
         position = 0
         for part in parts:

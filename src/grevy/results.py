@@ -380,9 +380,9 @@ class RingTest:
     """Whether an embedding is one loop: its longest loop beside its second, and beside nulls.
 
     `ratio` is the lifetime of the longest loop in units of the second's. The null is given by its
-    median and the middle 95 % of it. `betti` counts parts that are farther apart than in any
-    null, and loops and voids before the widest gap between lifetimes where no null has one so wide. `verdict` is "ring", "no ring", or
-    "undecided" where there are too few nulls to tell.
+    median and the middle 95 % of it. `betti` counts parts that are farther apart than any of a
+    null, and loops and voids before the widest gap between lifetimes where no null has one so
+    wide. `verdict` is "ring", "no ring", or "undecided" where there are too few nulls to tell.
     """
 
     ratio: float
