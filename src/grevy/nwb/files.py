@@ -108,6 +108,10 @@ def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.Fi
                 _refuse_external(file, opened)
             yield opened
         _refuse_failure(path)
+    except (DataError, LimitError, UnsafeFileError) as error:
+        if file.name in str(error):
+            raise
+        raise type(error)(f"{file.name}: {error}") from error
     except GrevyError:
         raise
     except _DAMAGE as error:
