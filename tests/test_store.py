@@ -330,33 +330,6 @@ def test_a_saved_file_has_the_permissions_of_any_new_file(run: Run, tmp_path: Pa
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_file_of_version_1_still_loads(run: Run, tmp_path: Path) -> None:
-    """One session, the loss summed over its terms, no state of the optimiser."""
-    plain = replace(run, state=None)
-    path = save(plain, tmp_path / "m")
-
-    def old_tensors(t: dict[str, torch.Tensor]) -> None:
-        t["history"] = t.pop("losses").sum(dim=1)
-        t.pop("temperatures")
-        for name in [n for n in t if n.startswith("session.000.")]:
-            t[name.removeprefix("session.000.")] = t.pop(name)
-
-    def old_header(h: dict[str, Any]) -> None:
-        h["format_version"] = 1
-        for name in ("notes", "parent", "n_negatives", "temperature"):
-            h.pop(name)
-        for name in ("distance", "learn_temperature", "min_temperature", "adam", "masks"):
-            h["config"].pop(name)
-
-    rewrite(path, tensors=old_tensors, header=old_header)
-    found = load(path)
-    assert found.digest == run.digest
-    assert found.config == run.config
-    assert np.array_equal(found.history, run.history)
-    assert found.temperature == run.config.temperature
-    assert found.n_negatives == run.config.n_negatives
-
-
 def noisy(seed: int, channels: int) -> Recording:
     rng = np.random.default_rng(seed)
     labels = {
