@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from grevy.nwb import apart, describe, describe_apart, read, refuse_hanging
 from grevy.recording import make_recording
 from nwb_files import new, noise, series, table, traces, units, written
 
-CASES = 200
-"""In a minute of CI; `make fuzz` runs thousands."""
+CASES = 500
+"""In a run of CI; `make fuzz` runs thousands."""
 
 
-def test_mutated_recordings_are_values_or_one_sentence(tmp_path: Path) -> None:
+def test_mutated_recordings_are_values_or_one_sentence(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     counts: Counter[str] = Counter()
     with fuzz.Worker(limit_s=2) as worker:
         for number, path, options, what in fuzz.cases(tmp_path, seed=0, n=CASES, real=False):
@@ -39,6 +42,7 @@ def test_mutated_recordings_are_values_or_one_sentence(tmp_path: Path) -> None:
             counts[outcome.kind] += 1
     assert min(counts["value"], counts["refused"]) > CASES / 10, counts
     assert worker.starts <= 1 + counts["apart"], "a process serves many cases"
+    record_property("cases", CASES)
 
 
 def test_a_case_is_made_again_from_its_number(tmp_path: Path) -> None:

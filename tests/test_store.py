@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -208,16 +209,29 @@ def test_changed_tensors_are_refused(run: Run, what: str, tmp_path: Path) -> Non
     assert str(path) in str(error.value)
 
 
-def test_a_file_cut_short_anywhere_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_file_cut_short_anywhere_is_refused(
+    run: Run, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     path = save(run, tmp_path / "m")
     blob = path.read_bytes()
-    for size in [0, 1, 7, 8, 9, 100, *range(200, len(blob), 97), len(blob) - 1]:
+    sizes = [0, 1, 7, 8, 9, 100, *range(200, len(blob), 97), len(blob) - 1]
+    record_property("cases", len(sizes) + 1)
+    for size in sizes:
         path.write_bytes(blob[:size])
         with pytest.raises(FormatError, match="m"):
             load(path)
     path.write_bytes(blob + b"more")
     with pytest.raises(FormatError):
         load(path)
+
+
+def test_a_file_costs_under_50_milliseconds(run: Run, tmp_path: Path) -> None:
+    took = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        load(save(run, tmp_path / "m"))
+        took.append(time.perf_counter() - begin)
+    assert min(took) < 0.05
 
 
 @given(st.data())
