@@ -33,7 +33,7 @@ reliability: $(READY)
 
 audit: $(READY)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check pip-audit
-	$(VENV)/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+	$(VENV)/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 licences: $(READY)
 	$(VENV)/bin/python scripts/write-licences
