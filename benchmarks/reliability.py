@@ -15,6 +15,7 @@ import ast
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -455,6 +456,8 @@ def main() -> None:
     if missing:
         raise SystemExit(f"promises stand on tests that are not there: {', '.join(missing)}")
     names = list(dict.fromkeys(n for promise in promises for n in promise.tests()))
+    # Tests send it; a shell that starts this in the background has it ignored by all that follow.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows, sums, broken = judged(promises, ran(names))
     real = "with" if os.environ.get("GREVY_DATA") else "without"
     head = "| | what must hold | tried | held | not run here | | kept results |"
