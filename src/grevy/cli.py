@@ -380,7 +380,7 @@ def report(folder: Path, /) -> None:
 
 @app.command
 def doctor(*, as_json: _Json = False) -> None:
-    """Say what grevy runs on: versions, devices, threads, and a short self-test.
+    """Say what grevy runs on: versions, devices, extras, caches; ends with a short self-test.
 
     Parameters
     ----------
