@@ -23,6 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -456,6 +457,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--limit-s", type=float, default=LIMIT_S)
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"))
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     counts: Counter[str] = Counter()
     slowest = peak = 0.0
@@ -475,6 +477,13 @@ def main() -> None:
                 break
         print(f"{dict(counts)}; slowest {slowest:.2f} s, most memory {peak / 1e6:.0f} MB, "
               f"{worker.starts} processes")  # fmt: skip
+    if options.json:
+        facts = {
+            "date": datetime.now(UTC).date().isoformat(), "seed": options.seed,
+            "outcomes": dict(counts), "slowest_s": round(slowest, 2),
+            "most_memory_mb": round(peak / 1e6), "processes": worker.starts,
+        }  # fmt: skip
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
     sys.exit(any(counts[k] for k in counts if k not in GOOD))
 
 

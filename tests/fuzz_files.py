@@ -95,7 +95,8 @@ SEEDS: Mapping[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
                           "nan": "interpolate", "times": "drop"}),
     "spikes": (spikes, {"units": "location == ca1 and snr > 2", "bin_s": 0.1}),
     "neurons": (neurons, {"nan": "drop-roi", "times": "drop"}),
-    "pictures": (pictures, {"stimuli": ["clip"], "series": "processing/ophys/DfOverF/plane"}),
+    "pictures": (pictures, {"stimuli": ["clip"], "series": "processing/ophys/DfOverF/plane",
+                            "nan": "mask"}),
 }  # fmt: skip
 """What writes a recording, and options of `read` that reach further into it than the default."""
 

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ from hypothesis.extra import numpy as hnp
 
 import fuzz
 import fuzz_files
-from grevy import cli
-from grevy.errors import DataError, GrevyError
-from grevy.nwb import apart, describe, describe_apart, read, refuse_hanging
+from grevy import apart, cli, loading
+from grevy.errors import DataError, GrevyError, LimitError
+from grevy.nwb import describe, describe_apart, read, refuse_hanging
 from grevy.recording import make_recording
 from nwb_files import new, noise, series, table, traces, units, written
 
-CASES = 200
-"""In a minute of CI; `make fuzz` runs thousands."""
+CASES = 500
+"""In a run of CI; `make fuzz` runs thousands."""
 
 
-def test_mutated_recordings_are_values_or_one_sentence(tmp_path: Path) -> None:
+def test_mutated_recordings_are_values_or_one_sentence(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     counts: Counter[str] = Counter()
     with fuzz.Worker(limit_s=2) as worker:
         for number, path, options, what in fuzz.cases(tmp_path, seed=0, n=CASES, real=False):
@@ -39,6 +42,7 @@ def test_mutated_recordings_are_values_or_one_sentence(tmp_path: Path) -> None:
             counts[outcome.kind] += 1
     assert min(counts["value"], counts["refused"]) > CASES / 10, counts
     assert worker.starts <= 1 + counts["apart"], "a process serves many cases"
+    record_property("cases", CASES)
 
 
 def test_a_case_is_made_again_from_its_number(tmp_path: Path) -> None:
@@ -118,9 +122,9 @@ def test_apart_is_the_same_description_or_the_same_error(tmp_path: Path) -> None
     for bad in (tmp_path / "none.nwb", tmp_path):
         with pytest.raises(DataError) as here:
             describe(bad)
-        with pytest.raises(DataError) as apart:
+        with pytest.raises(DataError) as there:
             describe_apart(bad)
-        assert str(here.value) == str(apart.value)
+        assert str(here.value) == str(there.value)
     with new(tmp_path / "link.nwb") as file:
         file["x"] = h5py.ExternalLink("/etc/passwd", "x")
     with pytest.raises(GrevyError, match="points to the file '/etc/passwd'"):
@@ -133,6 +137,51 @@ def test_the_child_imports_nothing_from_the_folder_it_is_in(tmp_path: Path) -> N
     code = "from grevy.nwb import describe_apart; describe_apart('x.nwb')"
     subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=True)
     assert not (tmp_path / "marker").exists()
+
+
+def test_other_files_that_hdf5_hangs_on_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = hanging(tmp_path / "zeros.nwb").rename(tmp_path / "zeros.h5")
+    begin = time.monotonic()
+    with pytest.raises(DataError, match=r"zeros\.h5 must .* not come to an end in 1 s.*copy"):
+        loading.refuse_hanging(path, limit_s=1)
+    monkeypatch.setattr(apart, "LIMIT_S", 1)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["fit", str(path), "--out", str(tmp_path / "m")])
+    assert left.value.code == 2
+    assert "did not come to an end" in capsys.readouterr().err
+    assert time.monotonic() - begin < 30
+    assert [p.name for p in tmp_path.iterdir()] == ["zeros.h5"]
+
+
+def test_whole_files_and_other_damage_are_left_to_their_reader(tmp_path: Path) -> None:
+    written(tmp_path / "whole.h5", noise(50, 3), np.arange(50) / 10)
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "whole.h5").read_bytes()[:900])
+    (tmp_path / "empty.csv").touch()
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        file.create_dataset("x", (1 << 40,), "f4", chunks=(1 << 16,))
+    for name in ("whole.h5", "cut.h5", "empty.csv", "bomb.h5", "none.h5"):
+        loading.refuse_hanging(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("does", "error", "says"),
+    [
+        ("os.kill(os.getpid(), 11)", DataError, "crashed .SIGSEGV. on it"),
+        ("len(bytearray(1 << 40))", LimitError, "must be read within .* GB of memory"),
+        ("sum(1 for _ in iter(int, 1))", DataError, "did not come to an end in 1 s"),
+    ],
+)
+def test_limits_of_the_process_apart(
+    does: str, error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.h5").touch()
+    child = f"import os; from grevy.apart import answer; answer(lambda path: {{'got': {does}}})"
+    with pytest.raises(error, match=rf"x\.h5 .*{says}.*copy it again"):
+        apart.ask(child, tmp_path / "x.h5", limit_s=1)
+    fine = child.replace(does, "path")
+    assert apart.ask(fine, tmp_path / "x.h5") == {"got": str(tmp_path / "x.h5")}
 
 
 # --- What broke a reader once ---------------------------------------------------------------------

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import pickle
 import re
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +74,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 def _told(words: list[str]) -> str:
     """All that a command writes to its terminal."""
     import contextlib
-    import io
 
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         cli.main(words)
@@ -88,6 +90,26 @@ def test_nothing_is_written_outside_the_folder_of_the_run(ran: tuple[Path, Path,
     )
     folded = [str(p).casefold() for p in files]
     assert len(set(folded)) == len(folded)
+
+
+def pickles(name: str, blob: bytes) -> list[str]:
+    """Parts of a file that are or ask for pickles."""
+    if blob.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            return [p for part in archive.namelist() for p in pickles(part, archive.read(part))]
+    if blob.startswith(b"\x93NUMPY"):
+        header = blob[: 10 + int.from_bytes(blob[8:10], "little")]
+        return [name] if b"O" in header.split(b"descr")[1].split(b"fortran")[0] else []
+    return [name] if blob.startswith(b"\x80") or name.endswith((".pkl", ".joblib")) else []
+
+
+def test_no_file_of_a_run_is_a_pickle(ran: tuple[Path, Path, str], tmp_path: Path) -> None:
+    files = [p for p in ran[1].rglob("*") if p.is_file()]
+    assert {".npz", ".safetensors", ".json"} <= {p.suffix for p in files}
+    assert not [q for p in files for q in pickles(p.name, p.read_bytes())]
+    np.savez(tmp_path / "bad.npz", x=np.array([None, {}], dtype=object))
+    for bad in ((tmp_path / "bad.npz").read_bytes(), pickle.dumps({})):
+        assert pickles("bad", bad)
 
 
 def test_all_names_are_told_apart(ran: tuple[Path, Path, str]) -> None:

@@ -13,7 +13,7 @@ from grevy.errors import ConfigError, DataError
 from grevy.nwb import describe, describe_text, read
 from grevy.nwb import files as nwb_files_module
 from grevy.nwb.clock import axes, increasing
-from nwb_files import TRACES, found, new, noise, noted, series, traces, units, written
+from nwb_files import TRACES, found, new, noise, noted, series, table, traces, units, written
 
 
 @pytest.fixture
@@ -168,6 +168,45 @@ def test_nan_policies(path: Path) -> None:
     assert noted(r, "Interpolated", "4 values")
     assert found(path, "1 in 1, 3 in 2")
     assert "--nan drop-roi" in describe(path).suggestion
+
+
+def test_samples_are_masked(path: Path) -> None:
+    rng = np.random.default_rng()
+    t = np.arange(90) / 10
+    t[50:] += 3
+    x = noise(90, 4)
+    wrong = rng.random(90) < 0.6  # most, so that the usual step is over one that is left out
+    wrong[[0, 1, 60, 61]] = [False, False, True, False]
+    x[wrong, rng.integers(0, 4, wrong.sum())] = np.nan
+    written(path, x, t, rois=4)
+    r = read(path, nan="mask")
+    assert np.array_equal(r.activity, x[~wrong])
+    assert np.array_equal(r.times_s, t[~wrong])
+    assert noted(r, f"{wrong.sum()} samples were left out", "first at sample")
+    whole = [i for a, b in r.epochs for i in range(a, b - 1)]  # steps inside epochs
+    kept = np.flatnonzero(~wrong)
+    unbroken = [i for i in range(len(kept) - 1) if kept[i + 1] == kept[i] + 1 and kept[i] != 49]
+    assert whole == unbroken
+    with h5py.File(path, "r+") as file:
+        table(file, "intervals/part", {"start_time": [2.0], "stop_time": [8.0]})
+    part = read(path, nan="mask", epochs="part")
+    inside = (t[kept] >= 2) & (t[kept] < 8)
+    assert np.array_equal(part.activity, x[kept[inside]])
+    assert len(part.epochs) == 1 + np.sum([i not in unbroken for i in np.flatnonzero(inside)[:-1]])
+
+
+def test_a_mask_changes_nothing_of_whole_traces_and_refuses_what_it_leaves_nothing_of(
+    path: Path, tmp_path: Path
+) -> None:
+    plain = read(written(path, noise(60, 3), np.arange(60) / 10, rois=3), nan="mask")
+    assert plain.notes == read(path).notes
+    assert plain.epochs.tolist() == [[0, 60]]
+    x = noise(60, 2)
+    x[1:, 0] = np.nan
+    with pytest.raises(DataError, match=r"two samples of .* must be finite in all .*found 1, and"):
+        read(written(tmp_path / "b.nwb", x, np.arange(60) / 10, rois=2), nan="mask")
+    with pytest.raises(ConfigError, match="nan must be one of refuse, drop-roi, interpolate, mask"):
+        read(path, nan="zero")  # type: ignore[arg-type]
 
 
 def test_long_and_outer_gaps_are_not_interpolated(path: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_file_is_never_written_to(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_damage_is_one_sentence(path: Path) -> None:
+def test_damage_is_one_sentence(path: Path, record_property: Callable[[str, object], None]) -> None:
     written(path, noise(500, 20), np.arange(500) / 10, rois=20)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -89,6 +90,7 @@ def test_damage_is_one_sentence(path: Path) -> None:
             except GrevyError:
                 outcomes.add("refused")
     assert outcomes == {"read", "refused"}
+    record_property("cases", 2 * 150)
 
 
 # --- Files that point outside themselves ----------------------------------------------------------
@@ -172,6 +174,7 @@ def test_timestamps_larger_than_memory_are_refused(path: Path, monkeypatch: Any)
     with new(path) as file:
         traces(file, noise(50, 3), np.arange(50) / 10)
     monkeypatch.setattr(nwb_files_module, "free_bytes", lambda: 400)
+    monkeypatch.setattr(nwb_files_module, "SMALL_BYTES", 0)
     with pytest.raises(LimitError, match="half of the free memory"):
         read(path)
 

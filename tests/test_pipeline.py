@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,7 +212,10 @@ def test_too_short_for_a_window_is_explained(tmp_path: Path) -> None:
         pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
 
 
-def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("cases", 2)
     file = tmp_path / "s.nwb"
     write_openscope(file, openscope(movies=2, n_repeats=5, n_frames=60, n_cells=8))
     words = ["run", str(file), "--steps", "60", "--search-steps", "30", "--folds", "3", "-q"]

@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -353,10 +354,13 @@ def test_the_old_torch_format_is_refused_in_words(tmp_path: Path) -> None:
         read_torch(tmp_path / "none")
 
 
-def test_damage_gives_a_sentence(tmp_path: Path) -> None:
+def test_damage_gives_a_sentence(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     blob = pickle.dumps(plain())
     torch.save({"a": torch.randn(3, 2), "n": np.arange(3)}, tmp_path / "x")
     archive = (tmp_path / "x").read_bytes()
+    record_property("cases", 2 * 300)
     for _ in range(300):
         for whole, read in ((blob, read_pickle), (archive, None)):
             bad = bytearray(whole)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import grevy
+from grevy import cli
 from grevy.errors import ConfigError
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, TimePairs
 from grevy.recording import Label, make_recording
@@ -55,6 +58,75 @@ def test_toml_gives_back_the_settings(tmp_path: Path) -> None:
 def test_wrong_settings_are_named(values: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_config(values)
+
+
+HOSTILE = (
+    "!!python/object/apply:os.system ['touch marker']",
+    "file = '{{ cycler.__init__.__globals__.os.system(\"touch marker\") }}'\nsteps = 'x'",
+    "file = 'x'\narchitecture = '__import__(\"os\").system(\"touch marker\")'",
+    "file = 'x'\narchitecture = 'os.system'",
+    "file = 'x'\nseed = '__import__(\"os\").system(\"touch marker\")'",
+    "file = 'x'\ndevice = '$(touch marker)'\nsteps = 0",
+    "file = 'x.nwb; touch marker'",
+    "file = '|touch marker'",
+    "file = 'x'\n[__init__.__globals__]\nos = 'touch marker'",
+    "file = 'x'\nunits = '__import__(\"os\").system(\"touch marker\") == 1'\nfolds = -1",
+    "file = " + "[" * 3000 + "]" * 3000,
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_settings_run_nothing(
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", "--config", "run.toml", "--out", "out"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("grevy: ")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.toml"]
+
+
+def test_the_hostile_settings_do_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    eval(HOSTILE[2].split("architecture = ")[1].strip("'"))
+    assert (tmp_path / "marker").exists()
+
+
+FORBIDDEN = {"eval", "exec", "compile", "__import__", "input", "system", "popen", "Popen"}
+UNSAFE = {("pickle", "load"), ("pickle", "loads"), ("torch", "load"), ("joblib", "load"),
+          ("yaml", "load"), ("marshal", "loads"), ("pd", "read_pickle")}  # fmt: skip
+
+
+def unsafe_calls(text: str) -> list[str]:
+    """Calls that run text, start programs or unpickle."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN:
+                found.append(f"{name} in line {node.lineno}")
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=of), attr=name)) if (
+                of,
+                name,
+            ) in UNSAFE or (of in ("os", "subprocess") and name in FORBIDDEN):
+                found.append(f"{of}.{name} in line {node.lineno}")
+            case ast.Import(names=[ast.alias(name=name), *_]) if name in ("yaml", "dill", "shelve"):
+                found.append(f"{name} in line {node.lineno}")
+            case _:
+                pass
+    return found
+
+
+def test_no_module_runs_text_or_unpickles() -> None:
+    for line in ("eval(x)", "pickle.loads(x)", "import yaml", "os.system(x)", "torch.load(f)"):
+        assert unsafe_calls(line)
+    source = Path(grevy.__file__).parent
+    found = {str(p): calls for p in source.rglob("*.py") if (calls := unsafe_calls(p.read_text()))}
+    assert not found
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:

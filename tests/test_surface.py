@@ -79,13 +79,6 @@ def test_no_public_name_is_also_a_module() -> None:
     assert not modules & set(grevy.__all__), "importing the module would hide the name"
 
 
-def test_doctor_passes_here(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["doctor", "--json"])
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["self-test"] == "passed"
-    assert {"grevy", "torch", "pynwb", "processors", "device"} <= set(facts)
-
-
 def test_a_simulated_session_is_inspected_and_never_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,7 +130,7 @@ def run(
     epochs: str | None = None,
     stimuli: _Many = None,
     series: str | None = None,
-    nan: Literal["refuse", "drop-roi", "interpolate"] | None = None,
+    nan: Literal["refuse", "drop-roi", "interpolate", "mask"] | None = None,
     times: Literal["refuse", "drop"] | None = None,
     window_s: float | None = None,
     offset_s: float | None = None,
@@ -194,7 +194,8 @@ def run(
     series
         Object path of the activity inside the file.
     nan
-        What to do about values that are not numbers: refuse (default), drop-roi or interpolate.
+        What to do about values that are not numbers: refuse (default), drop-roi, interpolate, or
+        mask, which leaves out the samples.
     times
         What to do about timestamps out of order: refuse (default) or drop.
     window_s
@@ -379,7 +380,7 @@ def report(folder: Path, /) -> None:
 
 @app.command
 def doctor(*, as_json: _Json = False) -> None:
-    """Say what grevy runs on: versions, devices, threads, and a short self-test.
+    """Say what grevy runs on: versions, devices, extras, caches; ends with a short self-test.
 
     Parameters
     ----------

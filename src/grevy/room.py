@@ -58,7 +58,7 @@ def room(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         If the disk has no room either.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size <= max(_ALWAYS, free_bytes() // _SHARE):
+    if size <= _ALWAYS or size <= free_bytes() // _SHARE:
         return np.empty(shape, dtype)
     folder = _folder()
     left = shutil.disk_usage(folder).free

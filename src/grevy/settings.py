@@ -103,7 +103,7 @@ class RunConfig:
     bin_s: float | None = None
     epochs: str | None = None
     stimuli: tuple[str, ...] = ()
-    nan: Literal["refuse", "drop-roi", "interpolate"] = "refuse"
+    nan: Literal["refuse", "drop-roi", "interpolate", "mask"] = "refuse"
     times: Literal["refuse", "drop"] = "refuse"
     pairs: Literal["time", "behavior", "hybrid"] = "time"
     labels: tuple[str, ...] = ()
@@ -216,7 +216,7 @@ def load_toml(path: str | Path) -> dict[str, Any]:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the settings file {path} is not TOML: {error}.") from error
     values.pop("resolved", None)
     return values

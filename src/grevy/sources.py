@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .loading import array_shapes, load_data
+from .loading import array_shapes, load_data, refuse_hanging
 from .windows import Spans
 
 __all__ = ["Source", "read_source"]
@@ -78,14 +78,16 @@ def read_source(
 
     Raises
     ------
-    DataError, FormatError, UnsafeFileError
-        If a name is not there, or the file cannot be read.
+    DataError, FormatError, LimitError, UnsafeFileError
+        If a name is not there, or the file cannot be read. HDF5, Excel and Matlab are looked at in
+        a process apart first.
     """
     path = Path(path)
     if path.suffix == ".nwb":
         return _from_nwb(path, activity, labels, units, bin_s)
     if units is not None or bin_s is not None:
         raise DataError(f"units and bins are for spikes of an NWB file; {path} is none.")
+    refuse_hanging(path)
     found: list[NDArray[Any]] = []
     if _is_csv(path):
         columns = _header(path)
@@ -113,6 +115,7 @@ def _from_label_file(path: Path, names: tuple[str, ...]) -> _Labels:
     """Labels of a file of their own: columns by name, or its one array under the one name given."""
     if _is_csv(path) and names:
         return [_column(path, name) for name in names], names
+    refuse_hanging(path)
     values = _vector(load_data(path))
     if len(names) > 1:
         raise DataError(

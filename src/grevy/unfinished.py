@@ -33,9 +33,9 @@ from .model import Run
 from .stack import Prepared, product_type
 from .store import check, header_of, run_of, save, tensors_of
 
-__all__ = ["Checkpoint", "joined", "key_of", "onwards"]
+__all__ = ["FORMAT_VERSION", "Checkpoint", "joined", "key_of", "onwards"]
 
-_FORMAT_VERSION = 1
+FORMAT_VERSION = 1
 _FACTS = ("temperature", "n_negatives", "recording_hash", "parent", "seen")
 _log = logging.getLogger("grevy")
 _Kept = tuple[dict[str, Any], dict[str, Tensor]]
@@ -232,7 +232,7 @@ class Checkpoint:
             tensors |= {f"run.{i:04d}.{n}": t for n, t in own.items()}
         header = {
             "format": "grevy-unfinished",
-            "format_version": _FORMAT_VERSION,
+            "format_version": FORMAT_VERSION,
             "runs": facts,
             "digest": _digest(tensors),
         }
@@ -275,8 +275,13 @@ def _read_file(path: Path) -> dict[str, _Kept]:
     try:
         blob = path.read_bytes()
         header = header_of(path, blob)
-        if header["format"] != "grevy-unfinished" or header["format_version"] != _FORMAT_VERSION:
-            raise FormatError(f"{path} is no checkpoint of this version of grevy.")
+        if header["format"] != "grevy-unfinished":
+            raise FormatError(f"{path} is no checkpoint of grevy.")
+        if header["format_version"] != FORMAT_VERSION:
+            raise FormatError(
+                f"{path} has format version {header['format_version']}; this grevy reads "
+                f"{FORMAT_VERSION}. Upgrade grevy to go on from it."
+            )
         tensors = _load_tensors(blob)
         if _digest(tensors) != header["digest"]:
             raise FormatError(f"{path} does not hold what was written.")

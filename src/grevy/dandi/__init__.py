@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from .address import Address, is_address, parse
 from .asset import Asset, resolve
-from .download import cache_folder, download, progress_bar
+from .download import cache_folder, cache_root, download, progress_bar
 from .http import Retry
 from .remote import RemoteFile, open_remote
 
@@ -30,6 +30,7 @@ __all__ = [
     "RemoteFile",
     "Retry",
     "cache_folder",
+    "cache_root",
     "download",
     "is_address",
     "open_remote",

@@ -23,19 +23,25 @@ from .digests import etag_of, sha256_of
 from .http import Retry, Trouble, Web, open_web, patiently
 from .ranges import part_of
 
-__all__ = ["cache_folder", "download", "progress_bar"]
+__all__ = ["cache_folder", "cache_root", "download", "progress_bar"]
 
 _log = logging.getLogger("grevy")
 Progress = Callable[[int, int], None]
 
 
+def cache_root() -> Path:
+    """Where recordings are kept between runs: XDG_CACHE_HOME/grevy, else ~/.cache/grevy."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grevy"
+
+
 def cache_folder(asset: Asset, cache: str | Path | None = None) -> Path:
-    """Where a run keeps an asset: below `cache`, else XDG_CACHE_HOME/grevy, else ~/.cache/grevy.
+    """Where a run keeps an asset, below `cache` or `cache_root`.
 
     Assets of equal content share a folder; others never do.
     """
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grevy"
-    return Path(cache or usual) / "dandi" / (asset.sha256[:16] or asset.etag or asset.asset_id)
+    return (
+        Path(cache or cache_root()) / "dandi" / (asset.sha256[:16] or asset.etag or asset.asset_id)
+    )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ..atomic import write_atomic
 from ..errors import FormatError
 
 __all__ = [
+    "FORMAT_VERSION",
     "INDEX",
     "Grid",
     "Point",
@@ -37,7 +38,7 @@ __all__ = [
 
 INDEX = "grid.json"
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
-_FORMAT_VERSION = 1
+FORMAT_VERSION = 1
 _LONGEST_NAME = 180
 
 
@@ -65,7 +66,7 @@ class Grid:
     names: list[str] = field(default_factory=list)  # of the last grid, trained or not
     points: dict[str, Point] = field(default_factory=dict)
     format: str = "grevy-grid"
-    format_version: int = _FORMAT_VERSION
+    format_version: int = FORMAT_VERSION
 
     @property
     def trained(self) -> dict[str, Point]:
@@ -161,9 +162,9 @@ def read(folder: Path) -> Grid:
             f"{path} is not the index of a grid: {str(error).splitlines()[0]}. Remove it to begin "
             f"anew."
         ) from error
-    if grid.format != "grevy-grid" or not 1 <= grid.format_version <= _FORMAT_VERSION:
+    if grid.format != "grevy-grid" or not 1 <= grid.format_version <= FORMAT_VERSION:
         raise FormatError(
-            f"{path} must be an index of format 1 to {_FORMAT_VERSION}; found '{grid.format}' "
+            f"{path} must be an index of format 1 to {FORMAT_VERSION}; found '{grid.format}' "
             f"{grid.format_version}. Upgrade grevy."
         )
     missing = [n for p in grid.trained.values() for n in grid.swept if n not in p.parameters]

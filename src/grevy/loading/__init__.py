@@ -10,12 +10,14 @@ before memory is taken.
     arrays.py    numpy, pickles, torch, mat   hdf5.py         HDF5, Matlab 7.3, pandas
     tables.py    csv and Excel                deeplabcut.py   keypoints
     shapes.py    names and shapes alone       content.py      what is asked, in what is there
+    apart.py     what may hang or die
 """
 
 from __future__ import annotations
 
+from .apart import refuse_hanging
 from .deeplabcut import load_deeplabcut
 from .read import load_data
 from .shapes import array_shapes
 
-__all__ = ["array_shapes", "load_data", "load_deeplabcut"]
+__all__ = ["array_shapes", "load_data", "load_deeplabcut", "refuse_hanging"]

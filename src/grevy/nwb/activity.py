@@ -32,7 +32,7 @@ __all__ = [
 
 Kind = Literal["dff", "events", "deconvolved", "fluorescence", "neuropil", "one series a neuron",
                "other"]  # fmt: skip
-NanPolicy = Literal["refuse", "drop-roi", "interpolate"]
+NanPolicy = Literal["refuse", "drop-roi", "interpolate", "mask"]
 TimesPolicy = Literal["refuse", "drop"]
 
 RANK: dict[Kind, int] = {
@@ -214,9 +214,10 @@ def read_activity(
     Parameters
     ----------
     source : Source
-    nan : {"refuse", "drop-roi", "interpolate"}
-        What to do about values that are not finite: refuse, leave out their ROIs, or fill gaps up
-        to one second on a straight line.
+    nan : {"refuse", "drop-roi", "interpolate", "mask"}
+        What to do about values that are not finite: refuse, leave out their ROIs, fill gaps up to
+        one second on a straight line, or leave out the samples where any channel has one, which
+        become borders that no window crosses.
     times : {"refuse", "drop"}
         What to do about timestamps that do not increase: refuse, or drop the fewest samples.
 
@@ -263,9 +264,14 @@ def read_activity(
             f"{len(when) - len(kept)} samples with wrong timestamps were dropped: {wrong}."
         )
         x, when = x[kept], when[kept]
-    x, stays, said = _finite(x, when, channels, source.path, nan)
+    if nan == "mask":
+        x, when, borders, said = _masked(x, when, channels, source.path)
+    else:
+        borders = None
+        x, stays, said = _finite(x, when, channels, source.path, nan)
+        channels = channels[stays]
     unit = text(source.first["data"].attrs.get("unit", ""))
-    return Traces(x, when, tuple(channels[stays]), unit, source.path, (*notes, *said))
+    return Traces(x, when, tuple(channels), unit, source.path, (*notes, *said), borders)
 
 
 def _values(source: Source, how: Layout, when: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -291,23 +297,17 @@ def _finite(
     when: NDArray[np.float64],
     channels: NDArray[Any],
     path: str,
-    nan: NanPolicy,
+    nan: Literal["refuse", "drop-roi", "interpolate"],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[str, ...]]:
-    """Apply the NaN policy: the traces, which channels stay, what was done."""
-    stays: NDArray[np.bool_] = np.ones(x.shape[1], bool)
-    n_bad, first = not_finite(x)
-    if not n_bad:
-        return x, stays, ()
-    hit = sum((~np.isfinite(p)).sum(axis=0) for p in pieces(x)) > 0
-    found = (
-        f"{n_bad} values that are not finite, in {int(hit.sum())} of {x.shape[1]} "
-        f"channels (the first at sample {first[0]}, {when[first[0]]:.6g} s, {channels[first[1]]})"
-    )
+    """Apply a NaN policy that keeps all samples: the traces, which channels stay, what was done."""
+    hit, found = _not_finite(x, when, channels)
+    if not found:
+        return x, ~hit, ()
     match nan:
         case "refuse":
             raise DataError(
-                f"activity of '{path}' must be finite; found {found}. Read it with nan='drop-roi' "
-                f"or nan='interpolate' (--nan)."
+                f"activity of '{path}' must be finite; found {found}. Read it with nan='drop-roi', "
+                f"nan='interpolate' or nan='mask' (--nan)."
             )
         case "drop-roi":
             if hit.all():
@@ -318,9 +318,49 @@ def _finite(
         case "interpolate":
             for c in np.flatnonzero(hit):
                 _fill(x[:, c], ~np.isfinite(x[:, c]), when, f"{channels[c]} of '{path}'")
-            return x, stays, (f"Interpolated in time: {found}.",)
+            return x, np.ones_like(hit), (f"Interpolated in time: {found}.",)
         case _:
             assert_never(nan)
+
+
+def _masked(
+    x: NDArray[np.float32], when: NDArray[np.float64], channels: NDArray[Any], path: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64] | None, tuple[str, ...]]:
+    """The traces and clock without samples that are not finite, the borders so made, what was done.
+
+    The borders are given, not left to the steps of the clock: where most samples are left out, the
+    usual step is a long one.
+    """
+    _, found = _not_finite(x, when, channels)
+    if not found:
+        return x, when, None, ()
+    kept = np.flatnonzero(np.concatenate([np.isfinite(p).all(axis=1) for p in pieces(x)]))
+    if len(kept) < 2:
+        raise DataError(
+            f"at least two samples of '{path}' must be finite in all channels; found {len(kept)}, "
+            f"and {found}. Read it with nan='drop-roi'."
+        )
+    unbroken = np.zeros(len(when), np.int64)
+    unbroken[gaps(when)[1:, 0]] = 1
+    cuts = np.flatnonzero((np.diff(kept) > 1) | (np.diff(np.cumsum(unbroken)[kept]) > 0)) + 1
+    edges = np.concatenate([[0], cuts, [len(kept)]])
+    borders = np.stack([edges[:-1], edges[1:]], axis=1)
+    said = f"{len(when) - len(kept)} samples were left out (nan='mask'): {found}."
+    return x[kept], when[kept], borders, (said,)
+
+
+def _not_finite(
+    x: NDArray[np.float32], when: NDArray[np.float64], channels: NDArray[Any]
+) -> tuple[NDArray[np.bool_], str]:
+    """Which channels have values that are not finite, and how many, where; "" if there are none."""
+    n_bad, first = not_finite(x)
+    if not n_bad:
+        return np.zeros(x.shape[1], bool), ""
+    hit = sum((~np.isfinite(p)).sum(axis=0) for p in pieces(x)) > 0
+    return hit, (
+        f"{n_bad} values that are not finite, in {int(hit.sum())} of {x.shape[1]} "
+        f"channels (the first at sample {first[0]}, {when[first[0]]:.6g} s, {channels[first[1]]})"
+    )
 
 
 def _fill(

@@ -1,33 +1,18 @@
-"""Look at a file in a process of its own, which may hang or die in the place of this one.
-
-HDF5 believes some damage: a heap of strings that was overwritten with zeros makes the library loop
-without end inside one call, which nothing in the same process can stop. So the first who opens a
-file is a child with a limit on the time that it computes. It ends by a signal where HDF5 loops or
-faults, and that becomes one sentence. Waiting for a slow disk does not count. This keeps bad files
-from taking the caller along; it is no wall against code that runs in the child.
-"""
+"""Look at an NWB file in a process of its own first: `grevy.apart` says why."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
+from ..apart import ask
+from ..errors import DataError, LimitError, UnsafeFileError
 from .describe import describe
 from .facts import Description, to_json
 
 __all__ = ["describe_apart", "refuse_hanging"]
 
-LIMIT_S = 20.0
-"""Seconds that a small file may be computed on; a large one has more."""
-
-BYTES_PER_S = 10e6
-
-_CHILD = "from grevy.nwb.apart import _serve; _serve()"
+_CHILD = "from grevy.apart import answer; from grevy.nwb.apart import _look; answer(_look)"
 
 
 def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None) -> Description:
@@ -50,7 +35,7 @@ def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None
     LimitError, UnsafeFileError
         As `describe` says.
     """
-    found = _ask(path, limit_s)
+    found = ask(_CHILD, path, limit_s=limit_s)
     if "description" in found:
         from pydantic import TypeAdapter
 
@@ -68,56 +53,11 @@ def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None
     ------
     DataError
         If describing it hangs or crashes the process that does it.
+    LimitError
+        If that takes more memory than there is for it.
     """
-    _ask(path, limit_s)
+    ask(_CHILD, path, limit_s=limit_s)
 
 
-def _ask(path: str | os.PathLike[str], limit_s: float | None) -> dict[str, Any]:
-    """What the child says: a description, an error, or nothing."""
-    file = Path(path)
-    if not sys.executable or not file.is_file():
-        return {}
-    limit = limit_s or LIMIT_S + file.stat().st_size / BYTES_PER_S
-    task = json.dumps([os.fspath(path), max(1, round(limit))])
-    # -P: a folder of strangers' files is no place to import from.
-    child = subprocess.run(
-        [sys.executable, "-P", "-c", _CHILD], input=task.encode(), capture_output=True, check=False
-    )
-    if not 0 <= child.returncode < 256:  # Windows has no signals, but large codes
-        end = _death(-child.returncode, limit) if child.returncode < 0 else "crashed"
-        raise DataError(
-            f"{file.name} must be a whole HDF5 file; found that the HDF5 library {end} on it. Part "
-            f"of it is damaged, or made to do that: compare its checksum, copy it again."
-        )
-    try:
-        said = json.loads(child.stdout)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _death(number: int, limit: float) -> str:
-    """What a signal says that the library did."""
-    import signal
-
-    if number == getattr(signal, "SIGXCPU", None):
-        return f"did not come to an end in {limit:.0f} s"
-    return f"crashed ({signal.Signals(number).name})"
-
-
-def _serve() -> None:
-    """The child: describe the file that standard input names, within the limit."""
-    path, limit = json.loads(sys.stdin.buffer.read())
-    if sys.platform != "win32":
-        import resource
-
-        for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, limit)):
-            hard = resource.getrlimit(kind)[1]
-            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(kind, (least, hard))
-    said: dict[str, Any]
-    try:
-        said = {"description": to_json(describe(path))}
-    except GrevyError as error:
-        said = {"error": type(error).__name__, "says": str(error)}
-    sys.stdout.write(json.dumps(said))
+def _look(path: str) -> dict[str, Any]:
+    return {"description": to_json(describe(path))}

@@ -48,7 +48,8 @@ class Clock:
 def clock(group: Any) -> Clock | None:
     """The clock of a TimeSeries, None where it states none that can be used."""
     if "timestamps" in group:
-        times = seconds(group["timestamps"]).ravel()
+        stamps = group.get("timestamps")  # None for a link to what is not there
+        times = np.empty(0) if stamps is None else seconds(stamps).ravel()
         return Clock(times) if len(times) else None
     if "starting_time" in group:
         start = group["starting_time"]
@@ -161,7 +162,12 @@ def _trim(
             f"'{where}' has one timestamp too few ({stamps} for {t} samples): the last sample is "
             f"dropped."
         )
-    return Axes(roi_first, t if stamps is None else min(t, stamps), c, tuple(notes))
+    n = t if stamps is None else min(t, stamps)
+    if n < 2:
+        raise DataError(
+            f"'{where}' must have at least two samples; found {n}. Choose another series."
+        )
+    return Axes(roi_first, n, c, tuple(notes))
 
 
 def wrong_steps(times_s: NDArray[np.float64]) -> str:

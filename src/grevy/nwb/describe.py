@@ -265,6 +265,11 @@ def _templates(file: Any, shown: Shown, said: list[str]) -> None:
     for name, path in shown.source.items():
         template = file[path].get("indexed_timeseries")
         if template is None or "data" not in template:
+            if "indexed_images" not in file[path]:
+                said.append(
+                    f"'{path}' points to no template that is in the file: nothing says how many "
+                    f"frames there are."
+                )
             continue
         if "timestamps" in template and len(template["timestamps"]) == 0:
             empty.append(name)

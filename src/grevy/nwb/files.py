@@ -47,6 +47,8 @@ Real = TypeVar("Real", np.float64, np.int64)
 
 BLOCK_BYTES = 32 << 20
 """How much of a matrix is in memory twice while it is read."""
+SMALL_BYTES = 1 << 16
+"""What may be held without asking how much memory is free."""
 
 MAX_RATIO, RATIO_FROM_BYTES = 1000, 64 << 20
 """Above this size a dataset that declares so many times more than it stores is refused."""
@@ -108,6 +110,10 @@ def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.Fi
                 _refuse_external(file, opened)
             yield opened
         _refuse_failure(path)
+    except (DataError, LimitError, UnsafeFileError) as error:
+        if file.name in str(error):
+            raise
+        raise type(error)(f"{file.name}: {error}") from error
     except GrevyError:
         raise
     except _DAMAGE as error:
@@ -274,6 +280,8 @@ def refuse_size(n_bytes: int, what: str) -> None:
     LimitError
         If `n_bytes` is more.
     """
+    if n_bytes <= SMALL_BYTES:
+        return
     most = free_bytes() // 2
     if n_bytes > most:
         raise LimitError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +68,8 @@ def read(
         The stimuli to align; all of them by default.
     labels : sequence of str
         Behaviour to read: ends of object paths (``ry``, ``CompassDirection/ry``) or TABLE.COLUMN.
-    nan : {"refuse", "drop-roi", "interpolate"}
-        What to do about traces that are not finite.
+    nan : {"refuse", "drop-roi", "interpolate", "mask"}
+        What to do about traces that are not finite; "mask" leaves out the samples.
     times : {"refuse", "drop"}
         What to do about timestamps that do not increase.
     allow_external : bool
@@ -136,8 +136,8 @@ def _check_settings(
 ) -> None:
     if series is not None and (units is not None or bin_s is not None):
         raise ConfigError("series chooses traces, units and bin_s choose spikes: give only one.")
-    if nan not in ("refuse", "drop-roi", "interpolate"):
-        raise ConfigError(f"nan must be 'refuse', 'drop-roi' or 'interpolate'; found '{nan}'.")
+    if nan not in get_args(NanPolicy):
+        raise ConfigError(f"nan must be one of {', '.join(get_args(NanPolicy))}; found '{nan}'.")
     if times not in ("refuse", "drop"):
         raise ConfigError(f"times must be 'refuse' or 'drop'; found '{times}'.")
     if isinstance(labels, str):
@@ -192,7 +192,7 @@ def _within(traces: Traces, time: Spans | None, invalid: Spans) -> Traces:
     when = traces.times_s
     if time is None and len(invalid) == 0:
         return traces
-    unbroken = gaps(when)
+    unbroken = gaps(when) if traces.epochs is None else traces.epochs
     stretch = np.zeros(len(when), np.int64)
     stretch[unbroken[1:, 0]] = 1
     stretch = np.cumsum(stretch)

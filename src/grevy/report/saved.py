@@ -20,9 +20,10 @@ from ..atomic import write_atomic
 from ..errors import FormatError
 from ..results import Claim, EmbeddingArrays, OnsetClock, Results, SampleSize, Score
 
-__all__ = ["load_results", "save_results", "write_whole"]
+__all__ = ["FORMAT_VERSION", "load_results", "save_results", "write_whole"]
 
-_FORMAT, _VERSION = "grevy-results", 1
+FORMAT_VERSION = 1
+_FORMAT = "grevy-results"
 _RESULTS: TypeAdapter[Results] = TypeAdapter(Results)
 _KINDS = {
     "values": ("f4", 2),
@@ -68,7 +69,11 @@ def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None)
             write_whole(out / name, _csv(kind, rows))
         else:
             (out / name).unlink(missing_ok=True)
-    whole = {"format": _FORMAT, "format_version": _VERSION, "results": _encoded(asdict(results))}
+    whole = {
+        "format": _FORMAT,
+        "format_version": FORMAT_VERSION,
+        "results": _encoded(asdict(results)),
+    }
     write_whole(out / "results.json", json.dumps(whole, indent=1, allow_nan=False).encode())
 
 
@@ -126,10 +131,10 @@ def _read_results(path: Path) -> Results:
         ) from error
     if not isinstance(whole, dict) or whole.get("format") != _FORMAT:
         raise FormatError(f"{path} must have the format '{_FORMAT}'; it has not.")
-    if whole.get("format_version") != _VERSION:
+    if whole.get("format_version") != FORMAT_VERSION:
         raise FormatError(
-            f"{path} must have format version {_VERSION}; found "
-            f"{str(whole.get('format_version'))[:20]}. Use the grevy that wrote it, or update."
+            f"{path} must have format version {FORMAT_VERSION}; found "
+            f"{str(whole.get('format_version'))[:20]}. Upgrade grevy, or use the one that wrote it."
         )
     try:
         results = _RESULTS.validate_python(whole.get("results"))
