@@ -378,6 +378,44 @@ def report(folder: Path, /) -> None:
 
 
 @app.command
+def export(
+    folder: Path,
+    /,
+    *,
+    out: Path | None = None,
+    nwb: Path | None = None,
+    only: Annotated[bool, Parameter(negative=())] = False,
+    cache: Path | None = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Write a new NWB file with the recording of a finished run, its embedding and its scores.
+
+    The recording is copied and never written to. The new file has its name once it is whole and
+    pynwb finds it valid; an existing one is never overwritten.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    out
+        The new file; by default the recording's name with "-grevy.nwb".
+    nwb
+        The recording, if it is not where the run found it.
+    only
+        Leave the recording's own data out: a small file of the same session and subject.
+    cache
+        Folder where recordings of DANDI are kept; by default that of the user's caches.
+    quiet
+        Show no progress.
+    """
+    from . import pipeline
+
+    if not quiet:
+        narrate()
+    print(pipeline.export(folder, out, file=nwb, only=only, cache=cache, quiet=quiet))
+
+
+@app.command
 def doctor(*, as_json: _Json = False) -> None:
     """Say what grevy runs on: versions, devices, threads, and a short self-test.
 
