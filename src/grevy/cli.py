@@ -168,7 +168,8 @@ def run(
     Parameters
     ----------
     file
-        The NWB recording, or its address in DANDI. May be left out with --config.
+        The NWB recording (a file, or a folder of Zarr), or its address in DANDI. May be left out
+        with --config.
     out
         Folder for the results; by default the file's name with "-grevy".
     cache

@@ -17,6 +17,7 @@ since NWB 2.0.
 
 ::
 
+    zarr.py       folders of Zarr, as h5py           codecs.py     what their chunks hold
     files.py      open, refuse, walk, load                  clock.py     axes and timestamps
     tables.py     DynamicTable: columns, intervals          activity.py  traces, (T, C)
     units.py      filter units, bin spikes                  stimuli.py   what was shown

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import DataError, GrevyError, LimitError, UnsafeFileError
 from .describe import describe
 from .facts import Description, to_json
+from .zarr import folder_bytes, is_zarr
 
 __all__ = ["describe_apart", "refuse_hanging"]
 
@@ -75,9 +76,10 @@ def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None
 def _ask(path: str | os.PathLike[str], limit_s: float | None) -> dict[str, Any]:
     """What the child says: a description, an error, or nothing."""
     file = Path(path)
-    if not sys.executable or not file.is_file():
+    if not sys.executable or not (file.is_file() or is_zarr(file)):
         return {}
-    limit = limit_s or LIMIT_S + file.stat().st_size / BYTES_PER_S
+    size = folder_bytes(file) if file.is_dir() else file.stat().st_size
+    limit = limit_s or LIMIT_S + size / BYTES_PER_S
     task = json.dumps([os.fspath(path), max(1, round(limit))])
     # -P: a folder of strangers' files is no place to import from.
     child = subprocess.run(
@@ -86,7 +88,7 @@ def _ask(path: str | os.PathLike[str], limit_s: float | None) -> dict[str, Any]:
     if not 0 <= child.returncode < 256:  # Windows has no signals, but large codes
         end = _death(-child.returncode, limit) if child.returncode < 0 else "crashed"
         raise DataError(
-            f"{file.name} must be a whole HDF5 file; found that the HDF5 library {end} on it. Part "
+            f"{file.name} must be a whole recording; found that the library reading it {end}. Part "
             f"of it is damaged, or made to do that: compare its checksum, copy it again."
         )
     try:

@@ -86,7 +86,8 @@ def export_results(
     path : path
         Where to; its folder must exist, the file must not.
     source : path
-        The recording, an NWB 2 file in HDF5. It is opened for reading only.
+        The recording, an NWB 2 file in HDF5, or with `only` a folder of Zarr. It is opened for
+        reading only.
     results : Results
         Scores and claims become the table ``processing/misc/grevy_scores``.
     embedding : EmbeddingArrays
@@ -116,6 +117,11 @@ def export_results(
     """
     target, origin = Path(path), Path(source)
     refuse_existing(target)
+    if not only and origin.is_dir():
+        raise DataError(
+            f"a recording must be one file (HDF5) to be copied into the new one; found the folder "
+            f"{origin.name}. Write the results alone (--only)."
+        )
     session = _session(origin, results) if only else None
     for left in target.parent.glob(f".{escape(target.name[:40])}.*.tmp{escape(target.suffix)}"):
         left.unlink(missing_ok=True)  # by an export that was killed
