@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -361,6 +362,56 @@ def test_hostile_folders_are_refused_in_one_sentence(
     harm(root)
     with pytest.raises(error, match=says):
         read(root)
+
+
+ODD = (
+    None, 0, -1, 1e308, "", [], {}, True, 2**70, [[1]], "../../etc", "x" * 3000, "NaN",
+    {"id": "pickle"}, "<f8", "|O", "O,O", ">U9", "M8[ns]",
+)  # fmt: skip
+
+
+def changed(value: Any, rng: np.random.Generator) -> Any:
+    """What JSON says, with something in it that is another thing or not there."""
+    if isinstance(value, dict) and value and rng.random() < 0.8:
+        key = list(value)[rng.integers(len(value))]
+        rest = {k: v for k, v in value.items() if k != key}
+        return rest if rng.random() < 0.15 else rest | {key: changed(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.6:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], changed(value[at], rng), *value[at + 1 :]]
+    return ODD[rng.integers(len(ODD))]
+
+
+def test_mutated_folders_are_read_or_refused(tmp_path: Path) -> None:
+    pack, about = PACKED["blosc"]
+    seed = session(tmp_path / "seed", noise(), chunks=(25, 3), pack=pack, compressor=about)
+    group(seed, "units", {"neurodata_type": "Units", "colnames": ["spike_times", "place"]})
+    put(seed, "units/id", np.arange(2))
+    put(seed, "units/spike_times", np.arange(90.0))
+    put(seed, "units/spike_times_index", np.array([40, 90]))
+    put(seed, "units/place", np.array(["CA1", "CA3"]), pack=pack, compressor=about)
+    fresh = int(np.random.default_rng().integers(2**32))
+    ends = Counter[str]()
+    for i in range(60):
+        rng = np.random.default_rng([fresh, i])
+        root = shutil.copytree(seed, tmp_path / f"{i}.nwb.zarr")
+        files = sorted(p for p in root.rglob("*") if p.is_file())
+        file = files[rng.integers(len(files))]
+        if file.name.startswith(".z"):
+            file.write_text(json.dumps(changed(json.loads(file.read_text()), rng)))
+        else:
+            raw = bytearray(file.read_bytes())
+            raw[rng.integers(len(raw))] ^= 1 << int(rng.integers(8))
+            file.write_bytes(raw[: rng.integers(len(raw))] if rng.random() < 0.3 else raw)
+        for look in (describe, read, lambda path: read(path, bin_s=1.0)):
+            try:
+                look(root)
+                ends["read"] += 1
+            except GrevyError:
+                ends["refused"] += 1
+            except Exception as error:
+                raise AssertionError(f"seed {fresh}, case {i}: {file}") from error
+    assert min(ends["read"], ends["refused"]) > 5
 
 
 def test_strings_that_say_that_they_are_many(tmp_path: Path) -> None:

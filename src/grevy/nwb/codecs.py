@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, LimitError, MissingExtraError, UnsafeFileError
 
-__all__ = ["COMPRESSORS", "FILTERS", "objects", "refuse_codec", "unpack"]
+__all__ = ["COMPRESSORS", "FILTERS", "objects", "refuse_codec", "shuffled", "unpack"]
 
 COMPRESSORS = ("blosc", "bz2", "gzip", "lz4", "zlib", "zstd")
 FILTERS = ("json2", "shuffle", "vlen-bytes", "vlen-utf8")
