@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .model import Embedding, Run, embed, held_out_bits
     from .nwb import describe, read
     from .pairs import ClassPairs, DeltaPairs, HybridPairs, MixedPairs, NearPairs, TimePairs
-    from .pipeline import run
+    from .pipeline import export, run
     from .plotting.interactive import plot_embedding_interactive
     from .plotting.models import (
         compare_models,
@@ -99,6 +99,7 @@ _HOME = {
     "compare_models": "plotting.models",
     "describe": "nwb",
     "embed": "model",
+    "export": "pipeline",
     "held_out_bits": "model",
     "info_nce": "losses",
     "load": "store",
@@ -154,6 +155,7 @@ __all__ = [
     "compare_models",
     "describe",
     "embed",
+    "export",
     "held_out_bits",
     "info_nce",
     "load",

@@ -30,7 +30,13 @@ LIMIT_BYTES = 4 << 30
 """Memory that a child may always take; it may take half of what is free, too."""
 
 
-def ask(child: str, path: str | os.PathLike[str], *, limit_s: float | None = None) -> Any:
+def ask(
+    child: str,
+    path: str | os.PathLike[str],
+    *,
+    limit_s: float | None = None,
+    n_bytes: int | None = None,
+) -> Any:
     """What a child says of a file, which it is not trusted with.
 
     Parameters
@@ -40,6 +46,8 @@ def ask(child: str, path: str | os.PathLike[str], *, limit_s: float | None = Non
     path : path
     limit_s : float, optional
         Seconds of computing; by default 20, and one more for every 10 MB of the file.
+    n_bytes : int, optional
+        How large it is, where it is a folder.
 
     Returns
     -------
@@ -55,9 +63,10 @@ def ask(child: str, path: str | os.PathLike[str], *, limit_s: float | None = Non
         If it takes more than 4 GiB of memory and more than half of what is free.
     """
     file = Path(path)
-    if not sys.executable or not file.is_file():
+    if not sys.executable or not (file.is_file() or (file.is_dir() and n_bytes is not None)):
         return {}
-    limit = limit_s or LIMIT_S + file.stat().st_size / BYTES_PER_S
+    size = file.stat().st_size if n_bytes is None else n_bytes
+    limit = limit_s or LIMIT_S + size / BYTES_PER_S
     most = max(LIMIT_BYTES, free_bytes() // 2)
     task = json.dumps([os.fspath(path), max(1, round(limit)), most])
     # -P: a folder of strangers' files is no place to import from.

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from .errors import FormatError, GrevyError
 
-__all__ = ["write_atomic"]
+__all__ = ["make_atomic", "write_atomic"]
 
 
 @contextmanager
@@ -36,12 +36,39 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
     >>> target.read_bytes()
     b'whole'
     """
+    with (
+        _refusals(Path(path)),
+        _part(Path(path), ".tmp") as (handle, _),
+        os.fdopen(handle, "wb") as file,
+    ):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def make_atomic(path: str | Path) -> Iterator[Path]:
+    """`write_atomic` for libraries that write by name: gives the name of an empty file beside.
+
+    Raises
+    ------
+    FormatError
+        As `write_atomic`.
+    """
     path = Path(path)
+    with _refusals(path), _part(path, f".tmp{path.suffix}") as (handle, part):
+        os.close(handle)
+        yield part
+        _sync(part)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the disk refuses, as one sentence."""
     if not path.parent.is_dir():
         raise FormatError(f"{path} cannot be written: there is no folder {path.parent}. Make it.")
     try:
-        with _replacing(path) as file:
-            yield file
+        yield
     except GrevyError:
         raise
     except OSError as error:
@@ -54,13 +81,11 @@ def write_atomic(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+def _part(path: Path, suffix: str) -> Iterator[tuple[int, Path]]:
+    """A temporary file that takes the name in the end, or is removed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=suffix)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield handle, Path(name)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -70,8 +95,13 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             Path(name).unlink(missing_ok=True)
         raise
     if os.name == "posix":  # the new name itself must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have the system put a file or folder on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

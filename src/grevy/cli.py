@@ -168,7 +168,8 @@ def run(
     Parameters
     ----------
     file
-        The NWB recording, or its address in DANDI. May be left out with --config.
+        The NWB recording (a file, or a folder of Zarr), or its address in DANDI. May be left out
+        with --config.
     out
         Folder for the results; by default the file's name with "-grevy".
     cache
@@ -376,6 +377,44 @@ def report(folder: Path, /) -> None:
 
     results, embedding = load_results(folder)
     print(write_report(folder, results, embedding))
+
+
+@app.command
+def export(
+    folder: Path,
+    /,
+    *,
+    out: Path | None = None,
+    nwb: Path | None = None,
+    only: Annotated[bool, Parameter(negative=())] = False,
+    cache: Path | None = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Write a new NWB file with the recording of a finished run, its embedding and its scores.
+
+    The recording is copied and never written to. The new file has its name once it is whole and
+    pynwb finds it valid; an existing one is never overwritten.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    out
+        The new file; by default the recording's name with "-grevy.nwb".
+    nwb
+        The recording, if it is not where the run found it.
+    only
+        Leave the recording's own data out: a small file of the same session and subject.
+    cache
+        Folder where recordings of DANDI are kept; by default that of the user's caches.
+    quiet
+        Show no progress.
+    """
+    from . import pipeline
+
+    if not quiet:
+        narrate()
+    print(pipeline.export(folder, out, file=nwb, only=only, cache=cache, quiet=quiet))
 
 
 @app.command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from . import dandi, nwb, store
 from .atomic import write_atomic
 from .checks import controls_of, folds_of, quality_of
 from .config import TrainConfig, run_hash
-from .errors import ConfigError, DivergedError, FormatError
+from .errors import ConfigError, DataError, DivergedError, FormatError
 from .evaluate import Features, frame_problem, identity_problem
 from .locks import hold_folder
 from .model import Run, choose_device, fingerprint
@@ -51,7 +52,7 @@ from .synthetic import openscope
 from .training import Progress, train
 from .unfinished import Checkpoint
 
-__all__ = ["demo", "run", "run_config", "run_recording"]
+__all__ = ["demo", "export", "run", "run_config", "run_recording"]
 
 DEMO_SESSION: Mapping[str, Any] = {
     "movies": 4,
@@ -133,8 +134,14 @@ def run_config(
     if asset is not None:
         with dandi.progress_bar(quiet=quiet) as bar:
             file = dandi.download(asset, dandi.cache_folder(asset, cache), on_progress=bar)
+    recording = _read(file, config)
+    return run_recording(recording, config, out, quiet=quiet, checkpoint_s=checkpoint_s)
+
+
+def _read(file: Path, config: RunConfig) -> Recording:
+    """The recording as the settings say."""
     nwb.refuse_hanging(file)
-    recording = nwb.read(
+    return nwb.read(
         file,
         series=config.series,
         units=config.units,
@@ -147,12 +154,89 @@ def run_config(
         nan=config.nan,
         times=config.times,
     )
-    return run_recording(recording, config, out, quiet=quiet, checkpoint_s=checkpoint_s)
 
 
 def _refuse_finished(out: Path) -> None:
     if (out / "report.html").exists():
         raise ConfigError(f"{out} holds a finished run; name another folder with --out.")
+
+
+def export(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    file: str | Path | None = None,
+    only: bool = False,
+    cache: str | Path | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Write a new NWB file with the recording of a finished run and what the run found.
+
+    The embedding becomes the series ``processing/misc/grevy_embedding``, in seconds on the
+    recording's clock; scores and claims the table ``processing/misc/grevy_scores``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of the run.
+    out : str or Path, optional
+        The new file; by default the recording's name with "-grevy.nwb". One that is there is never
+        written over.
+    file : str or Path, optional
+        The recording, if it is not where the run found it. It is opened for reading only.
+    only : bool
+        Leave the recording's own data out: a small file of the same session and subject.
+    cache : str or Path, optional
+        Where recordings of DANDI are kept, as in `run`.
+    quiet : bool
+        No progress on the terminal.
+
+    Returns
+    -------
+    Path
+        The new file, whole and valid.
+
+    Raises
+    ------
+    DataError, UnsafeFileError
+        If the recording cannot be read or extended, or is not the one that the run was made of.
+    FormatError
+        If the folder holds no finished run, the new file exists, or the disk does not take it.
+    LimitError
+        If there is no room for it.
+    NetworkError
+        If DANDI cannot be reached.
+    """
+    folder = Path(folder)
+    results, embedding = saved.load_results(folder)
+    if embedding is None:
+        raise FormatError(f"{folder} must hold an embedding.npz; it does not. Run again.")
+    config = read_config(load_toml(folder / "run.toml"))
+    if file is not None:
+        config = replace(config, file=str(file))
+    asset = dandi.resolve(config.file) if dandi.is_address(config.file) else None
+    origin = Path(config.file if asset is None else asset.name)
+    target = Path(out or f"{origin.stem}-grevy.nwb")
+    nwb.refuse_existing(target)
+    if asset is not None:
+        with dandi.progress_bar(quiet=quiet) as bar:
+            origin = dandi.download(asset, dandi.cache_folder(asset, cache), on_progress=bar)
+    elif not os.path.lexists(origin):
+        raise DataError(
+            f"the recording of {folder} must be there; found no file {origin}. Say where it is "
+            f"(--nwb)."
+        )
+    found = fingerprint(_add_stimulus_labels(_read(origin, config)))
+    known = results.versions.get("data", "").split(" ")[0]
+    if found != known:
+        raise DataError(
+            f"{origin} must be the recording that {folder} is about; found that it reads as "
+            f"{found}, the run's as {known}. Name that recording (--nwb), or run again."
+        )
+    digest = store.load(folder / "model.safetensors").digest
+    return nwb.export_results(
+        target, origin, results, embedding, model=f"weights {digest}", only=only
+    )
 
 
 def demo(out: str | Path, *, quiet: bool = False) -> Path:

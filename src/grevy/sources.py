@@ -58,7 +58,7 @@ def read_source(
     Parameters
     ----------
     path : path
-        .nwb, .npz, .npy, HDF5, csv or Matlab; told apart by content.
+        .nwb (or a folder of it on Zarr), .npz, .npy, HDF5, csv or Matlab; told apart by content.
     activity : str, optional
         Which array is the activity: a key, or for NWB an object path. In csv all columns that are
         no labels.
@@ -83,7 +83,7 @@ def read_source(
         a process apart first.
     """
     path = Path(path)
-    if path.suffix == ".nwb":
+    if path.suffix == ".nwb" or path.is_dir():
         return _from_nwb(path, activity, labels, units, bin_s)
     if units is not None or bin_s is not None:
         raise DataError(f"units and bins are for spikes of an NWB file; {path} is none.")

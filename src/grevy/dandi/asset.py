@@ -117,7 +117,8 @@ def require_file(asset: Asset) -> None:
     if asset.is_zarr:
         raise DataError(
             f"the recording must be one file (HDF5); found that '{asset.path}' is Zarr-backed: a "
-            f"folder of many files. Get it with `dandi download {asset.url}` and name the folder."
+            f"folder of many files. Get it with `dandi download {asset.url}` and name the folder, "
+            f"which grevy reads."
         )
 
 

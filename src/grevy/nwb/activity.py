@@ -13,7 +13,18 @@ from ..errors import DataError
 from ..recording import gaps, not_finite, pieces
 from ..room import room
 from .clock import Axes, Clock, axes, clock, increasing, wrong_steps
-from .files import holds, load, matrix, neurodata_type, numbers, refuse_forged, text, walk
+from .files import (
+    holds,
+    is_array,
+    is_group,
+    load,
+    matrix,
+    neurodata_type,
+    numbers,
+    refuse_forged,
+    text,
+    walk,
+)
 from .tables import referenced
 
 __all__ = [
@@ -137,17 +148,15 @@ def find_series(file: Any, path: str) -> Source:
     DataError
         If there are none.
     """
-    import h5py
-
     known = find_activity(file)
     wanted = path.strip("/")
     for source in known:
         if source.path == wanted:
             return source
     group = file.get(wanted) if wanted else None
-    if isinstance(group, h5py.Dataset):
+    if is_array(group):
         group, wanted = group.parent, group.parent.name.strip("/")
-    if isinstance(group, h5py.Group) and holds(group.get("data"), "iufb"):
+    if is_group(group) and holds(group.get("data"), "iufb"):
         return Source(wanted, _kind(wanted, neurodata_type(group.parent), "other"), (group,))
     listed = ", ".join(f"'{s.path}'" for s in known) or "none"
     raise DataError(

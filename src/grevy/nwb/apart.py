@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ..apart import ask
 from ..errors import DataError, LimitError, UnsafeFileError
 from .describe import describe
 from .facts import Description, to_json
+from .zarr import folder_bytes, is_zarr
 
 __all__ = ["describe_apart", "refuse_hanging"]
 
@@ -35,7 +37,7 @@ def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None
     LimitError, UnsafeFileError
         As `describe` says.
     """
-    found = ask(_CHILD, path, limit_s=limit_s)
+    found = _ask(path, limit_s)
     if "description" in found:
         from pydantic import TypeAdapter
 
@@ -56,7 +58,13 @@ def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None
     LimitError
         If that takes more memory than there is for it.
     """
-    ask(_CHILD, path, limit_s=limit_s)
+    _ask(path, limit_s)
+
+
+def _ask(path: str | os.PathLike[str], limit_s: float | None) -> Any:
+    file = Path(path)
+    n_bytes = folder_bytes(file) if is_zarr(file) else None
+    return ask(_CHILD, path, limit_s=limit_s, n_bytes=n_bytes)
 
 
 def _look(path: str) -> dict[str, Any]:

@@ -18,13 +18,24 @@ from .files import holds, load, matrix, neurodata_type, refuse_bomb, text, walk
 from .intervals import spans
 from .tables import Table, interval_tables
 
-__all__ = ["Series", "at_samples", "behavior_series", "circle", "find_label", "read_series"]
+__all__ = [
+    "EMBEDDING",
+    "Series",
+    "at_samples",
+    "behavior_series",
+    "circle",
+    "find_label",
+    "read_series",
+]
 
 MAX_GAP_STEPS = 5.0
 """A label is unknown between two of its samples that are more than so many median steps apart."""
 
 AVERAGE_FROM = 2.0
 """Labels are averaged within a sample that is at least so many of their own steps long."""
+
+EMBEDDING = "grevy_embedding"
+"""What `export` calls an embedding: to decode it from the traces it was made of proves nothing."""
 
 _NOT_BEHAVIOR = re.compile(
     "Image|TwoPhoton|OnePhoton|Optical|Electrical|LFP|IndexSeries|RoiResponse|SpikeEvent|"
@@ -58,7 +69,7 @@ class Series:
 
 
 def behavior_series(file: Any, activity: list[Source]) -> list[tuple[str, Any]]:
-    """Object path and group of every series that may hold behaviour, traces and images left out."""
+    """Path and group of every series that may hold behaviour: no traces, images or embeddings."""
     taken = {g.name for source in activity for g in source.groups}
     found = []
     for path, group in walk(file, ("acquisition", "processing", "analysis", "scratch")):
@@ -69,6 +80,7 @@ def behavior_series(file: Any, activity: list[Source]) -> list[tuple[str, Any]]:
             and ("timestamps" in group or "starting_time" in group)
             and data.ndim in (1, 2)
             and group.name not in taken
+            and not path.endswith(f"/{EMBEDDING}")
             and not _NOT_BEHAVIOR.search(kinds)
         ):
             found.append((path, group))

@@ -23,7 +23,7 @@ from .facts import (
     TableFacts,
     UnitsFacts,
 )
-from .files import NwbFile, holds, load, of_file, open_nwb, refuse_forged, text
+from .files import NwbFile, file_bytes, holds, load, of_file, open_nwb, refuse_forged, text
 from .intervals import spans
 from .stimuli import Shown, find_stimuli
 from .suggest import options, population
@@ -42,7 +42,7 @@ def describe(path: NwbFile, *, allow_external: bool = False) -> Description:
     Parameters
     ----------
     path : path, binary file or h5py.File
-        An NWB 2 file in HDF5; it is opened read-only. One that is open stays so.
+        An NWB 2 file, HDF5 or a folder of Zarr; it is opened read-only. One that is open stays so.
     allow_external : bool
         Whether the file may point to data in other files.
 
@@ -104,7 +104,7 @@ def _file(path: NwbFile, file: Any) -> FileFacts:
 
     return FileFacts(
         path=of_file(path),
-        size_bytes=file.id.get_filesize(),
+        size_bytes=file_bytes(file),
         nwb_version=text(file.attrs.get("nwb_version", "")),
         identifier=at("identifier"),
         session_description=at("session_description"),

@@ -1,5 +1,7 @@
 """Open an NWB file for reading, refuse what is no such file or is unsafe, load with a limit.
 
+A file is HDF5, or a folder of Zarr with the same face (`zarr`).
+
 Damage that HDF5 notices becomes one sentence. There is damage that HDF5 2.0 does not notice and
 loops on without end, in h5py alone too: `apart` looks at files in a process with a limit.
 """
@@ -11,13 +13,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, GrevyError, LimitError, NetworkError, UnsafeFileError
 from ..room import free_bytes, room
+from .zarr import ZarrArray, ZarrGroup, folder_bytes, is_zarr, open_zarr
 
 if TYPE_CHECKING:
     import h5py
@@ -25,13 +28,17 @@ if TYPE_CHECKING:
 __all__ = [
     "NwbFile",
     "OpenFile",
+    "file_bytes",
     "holds",
+    "is_array",
+    "is_group",
     "load",
     "matrix",
     "neurodata_type",
     "numbers",
     "of_file",
     "open_nwb",
+    "refers",
     "refuse_ages",
     "refuse_bomb",
     "refuse_forged",
@@ -73,7 +80,7 @@ class OpenFile(Protocol):
 
 
 NwbFile = str | os.PathLike[str] | OpenFile
-"""What can be read: a path, an open binary file, or an open h5py.File."""
+"""What can be read: a path (of a file or a folder of Zarr), an open binary file or h5py.File."""
 
 
 def of_file(file: NwbFile) -> str:
@@ -93,7 +100,7 @@ def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.Fi
     Raises
     ------
     DataError
-        If it is no NWB 2 file in HDF5, or is damaged.
+        If it is no NWB 2 file in HDF5 or Zarr, or is damaged.
     UnsafeFileError
         If it has data or links outside itself and `allow_external` is not set.
     """
@@ -103,6 +110,11 @@ def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.Fi
     import h5py
 
     try:
+        if isinstance(path, str | os.PathLike) and is_zarr(file):
+            root = open_zarr(file)
+            _refuse_version(file, root)
+            yield root
+            return
         whole = isinstance(path, h5py.File)
         with nullcontext(path) if whole else h5py.File(path, "r") as opened:
             _refuse_version(file, opened)
@@ -125,10 +137,14 @@ def open_nwb(path: NwbFile, *, allow_external: bool = False) -> Iterator[h5py.Fi
             else "Part of it is damaged or not as NWB says: compare its checksum, copy it again."
         )
         raise DataError(
-            f"{file.name} must be a whole HDF5 file; found: {reason}. {hint}"
+            f"{file.name} must be a whole {_kind(file)}; found: {reason}. {hint}"
         ) from error
     except MemoryError as error:
         raise LimitError(f"{file.name} must fit into memory; found that it does not.") from error
+
+
+def _kind(file: Path) -> str:
+    return "folder of Zarr" if file.is_dir() else "HDF5 file"
 
 
 def _refuse_failure(file: NwbFile) -> None:
@@ -144,15 +160,12 @@ def _refuse_other(file: Path) -> None:
         near = sorted(p.name for p in file.parent.glob("*.nwb"))[:5] if file.parent.is_dir() else []
         there = f" In that folder there are: {', '.join(near)}." if near else ""
         raise DataError(f"the recording must exist; found no file {file}.{there} Check the path.")
+    if is_zarr(file):
+        return
     if file.is_dir():
-        zarr = any((file / name).exists() for name in (".zgroup", ".zattrs", "zarr.json"))
-        what = "a Zarr folder" if zarr else "a folder"
-        do = (
-            "Export it to HDF5 (hdmf-zarr's NWBZarrIO reads it, pynwb's NWBHDF5IO.export writes it)"
-            if zarr
-            else "Name the file inside it"
+        raise DataError(
+            f"the recording must be an NWB file; found a folder: {file}. Name the file inside it."
         )
-        raise DataError(f"the recording must be an NWB file in HDF5; found {what}: {file}. {do}.")
     if not file.is_file():
         raise DataError(
             f"the recording must be a file; found {file}, which is none. Copy it first."
@@ -228,9 +241,35 @@ def _refuse_external(file: Path, opened: h5py.File) -> None:
 
 def holds(thing: Any, kinds: str) -> bool:
     """Whether a thing is a dataset with values of one of NumPy's kinds of number or text."""
+    return is_array(thing) and thing.shape is not None and thing.dtype.kind in kinds
+
+
+def is_array(thing: Any) -> TypeGuard[Any]:
+    """Whether a thing of a file is a dataset."""
     import h5py
 
-    return isinstance(thing, h5py.Dataset) and thing.shape is not None and thing.dtype.kind in kinds
+    return isinstance(thing, h5py.Dataset | ZarrArray)
+
+
+def is_group(thing: Any) -> TypeGuard[Any]:
+    """Whether a thing of a file is a group."""
+    import h5py
+
+    return isinstance(thing, h5py.Group | ZarrGroup)
+
+
+def refers(dataset: Any) -> bool:
+    """Whether the values of a dataset are references to objects."""
+    import h5py
+
+    if isinstance(dataset, ZarrArray):
+        return dataset.refers
+    return h5py.check_dtype(ref=dataset.dtype) is not None
+
+
+def file_bytes(file: Any) -> int:
+    """What a file takes on disk."""
+    return folder_bytes(file.where) if isinstance(file, ZarrGroup) else int(file.id.get_filesize())
 
 
 def text(value: Any) -> str:
@@ -258,16 +297,14 @@ def walk(
                               "intervals", "events"),
 ) -> list[tuple[str, h5py.Group]]:  # fmt: skip
     """Every group below `roots`, each once and by its first path, in the order of the file."""
-    import h5py
-
     found: list[tuple[str, h5py.Group]] = []
 
     def note(name: str, thing: Any) -> None:
-        if isinstance(thing, h5py.Group):
+        if is_group(thing):
             found.append((f"{root}/{name}", thing))
 
     for root in roots:
-        if isinstance(file.get(root), h5py.Group):
+        if is_group(file.get(root)):
             file[root].visititems(note)
     return found
 
@@ -315,8 +352,12 @@ def refuse_forged(dataset: h5py.Dataset) -> None:
     LimitError
         If so.
     """
-    n_bytes, stored = _declared(dataset), dataset.id.get_storage_size()
-    if n_bytes > RATIO_FROM_BYTES and n_bytes > MAX_RATIO * max(stored, 1):
+    n_bytes = _declared(dataset)
+    if n_bytes <= RATIO_FROM_BYTES:
+        return
+    zarr = isinstance(dataset, ZarrArray)
+    stored = dataset.stored_bytes if zarr else dataset.id.get_storage_size()
+    if n_bytes > MAX_RATIO * max(stored, 1):
         raise LimitError(
             f"'{dataset.name}' must store what it declares; found {n_bytes / 1e9:.3g} GB declared "
             f"and {stored / 1e6:.3g} MB stored. The data were never written, or the file is forged."
@@ -333,13 +374,9 @@ def load(dataset: Any, what: str = "") -> NDArray[Any]:
     LimitError
         If it declares too much.
     """
-    import h5py
-
-    if not isinstance(dataset, h5py.Dataset):
+    if not is_array(dataset):
         name = getattr(dataset, "name", what)
-        raise DataError(
-            f"'{name or what}' must be an HDF5 dataset; found none. The file is damaged."
-        )
+        raise DataError(f"'{name or what}' must be a dataset; found none. The file is damaged.")
     refuse_bomb(dataset)
     if dataset.shape is None:
         return np.empty(0)

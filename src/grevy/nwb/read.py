@@ -54,7 +54,7 @@ def read(
     Parameters
     ----------
     path : path, binary file or h5py.File
-        An NWB 2 file in HDF5; it is opened read-only. One that is open stays so.
+        An NWB 2 file, HDF5 or a folder of Zarr; it is opened read-only. One that is open stays so.
     series : str, optional
         Object path of the traces to read.
     units : str, optional

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .files import load, neurodata_type, numbers, texts, walk
+from .files import is_array, is_group, load, neurodata_type, numbers, texts, walk
 
 __all__ = ["Table", "few_values", "interval_tables", "referenced", "table"]
 
@@ -78,10 +78,8 @@ class Table:
 
 def table(path: str, group: Any) -> Table:
     """Look at a DynamicTable without reading its columns."""
-    import h5py
-
     declared = texts(np.atleast_1d(group.attrs.get("colnames", np.array([], dtype=object))))
-    there = {k: group[k] for k in group if isinstance(group.get(k), h5py.Dataset)}
+    there = {k: group[k] for k in group if is_array(group.get(k))}
     names = [k for k in declared if k in there]
     names += [k for k in there if k not in names and k != "id" and not k.endswith("_index")]
     if "id" in there:
@@ -109,13 +107,11 @@ def interval_tables(file: Any) -> list[Table]:
 
 def referenced(region: Any) -> Table | None:
     """The table that a DynamicTableRegion points into, None where the reference is broken."""
-    import h5py
-
     try:
         group = region.file[region.attrs["table"]]
     except (KeyError, ValueError, TypeError, OSError, RuntimeError):
         return None
-    return table(group.name.strip("/"), group) if isinstance(group, h5py.Group) else None
+    return table(group.name.strip("/"), group) if is_group(group) else None
 
 
 def few_values(values: NDArray[Any], most: int = 12) -> tuple[tuple[str, int], ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, LimitError
 from .activity import Traces
-from .files import holds, load, numbers, refuse_ages, refuse_size, seconds
+from .files import holds, is_group, load, numbers, refers, refuse_ages, refuse_size, seconds
 from .intervals import Spans, intersect, union
 from .tables import Table, few_values, referenced, table
 
@@ -73,17 +73,15 @@ class Units:
 
 def find_units(file: Any) -> Units | None:
     """The units table of a file, None where it has none with spikes."""
-    import h5py
-
     group = file.get("units")
-    if not isinstance(group, h5py.Group) or "spike_times" not in group:
+    if not is_group(group) or "spike_times" not in group:
         return None
     if "spike_times_index" not in group:
         return None
     one = table("units", group)
     plain = tuple(
         c for c in one.plain if group[c].ndim == 1 and group[c].dtype.kind in "iufbOS"
-        and h5py.check_dtype(ref=group[c].dtype) is None and c not in ("electrodes", "spike_times")
+        and not refers(group[c]) and c not in ("electrodes", "spike_times")
     )  # fmt: skip
     found = _electrode_rows(one)
     own = found is not None and "location" in found[0].plain and "location" not in plain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import make_atomic
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -59,22 +59,10 @@ def write_openscope(
     """
     target = Path(path)
     _check(target, overwrite)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=".part.nwb", dir=target.parent
-    )
-    os.close(handle)
-    part = Path(name)
-    try:
+    with make_atomic(target) as part:
         _write_valid(part, session)
         _bend(part, session)
-        _sync(part)
         _check(target, overwrite)
-        part.chmod(0o644)
-        part.replace(target)
-        if os.name == "posix":
-            _sync(target.parent)
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 
@@ -88,15 +76,6 @@ def _check(target: Path, overwrite: bool) -> None:
             f"a file is not written over unasked; found {target}. Choose another name, or set "
             f"overwrite=True."
         )
-
-
-def _sync(path: Path) -> None:
-    """Have the system put a file or folder on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_valid(path: Path, session: SimulatedSession) -> None:
