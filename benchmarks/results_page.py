@@ -41,7 +41,8 @@ ABOUT = {
     "synthetic, torus": "a simulated torus: loops before a gap that no surrogate has",
     "movie one, VISp": "second of natural movie one from visual cortex, within one",
     "movie one, CA1": "the same from CA1: a negative control",
-    "session of full size": "a session of 127,177 samples, file to report",
+    "session of full size, cpu": "a session of 127,177 samples, file to report, two cores",
+    "session of full size, gpu": "the same on one H100",
 }
 
 

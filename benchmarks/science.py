@@ -219,6 +219,9 @@ def main() -> None:
     for name, (n, work) in ROWS.items():
         if name not in (options.only or ROWS):
             continue
+        if name.endswith(", gpu") and not torch.cuda.is_available():
+            print(f"{name:28s} no CUDA device: not run", flush=True)
+            continue
         begin = time.perf_counter()
         row = {"row": name, **work(max(2, round(options.scale * n)), options.jobs)}
         row = {"reference": None, **row, "date": datetime.now(UTC).date().isoformat()}
