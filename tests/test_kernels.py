@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, normalize
 
-from grevy import fused, layers, losses, optimiser, stack
+from grevy import fused, layers, losses, optimiser, stack, training
 from grevy.config import TrainConfig
 from grevy.drawing import draw
 from grevy.encoders import EncoderSpec
@@ -381,6 +381,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Any:
             for module in (layers, losses, optimiser, stack):
                 patch.setattr(module, "kernels_for", lambda x, **_: kernels if fast else None)
             patch.setattr(fused.Fused, "step", counted)
+            # Runs of any width in one stack, without room between their rows, as on a GPU.
+            patch.setattr(training, "_STRIDE", 1)
+            patch.setattr(optimiser, "_ALIGNED", 1)
             configs = [replace(config, learning_rate=rate) for rate in (1e-2, 1e-3)]
             found = train([_session()], configs, device=WHERE)
         # On a GPU one more is planned, and not done, so that all kernels are compiled together.
