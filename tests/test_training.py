@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +29,7 @@ from grevy.pairs import (
 )
 from grevy.recording import Label, Recording, make_recording
 from grevy.stack import Activity, product_type
-from grevy.training import Progress, adapt, idle_processors, resume, train
+from grevy.training import Progress, adapt, resume, train
 from grevy.windows import ReceptiveField
 
 SMALL = EncoderSpec("offset10-model", hidden=8, latents=3)
@@ -614,16 +613,6 @@ def test_precision_is_what_the_device_has_and_what_the_encoder_allows() -> None:
         replace(plain, block=1, masks=(Mask("neurons", (0.3,)),)),
     ):
         assert product_type(other, cpu) == torch.float32
-
-
-def test_threads_leave_busy_processors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([1000, 1000, 5000, 5000 + 10**6])
-    monkeypatch.setattr(training, "_idle_ticks", lambda: next(ticks))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert idle_processors() == 1  # nothing was idle
-    assert idle_processors() == 8  # more was than there is
-    monkeypatch.setattr(training, "_idle_ticks", lambda: None)
-    assert idle_processors() == 8
 
 
 def test_stacks_hold_what_caches_hold() -> None:

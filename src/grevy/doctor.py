@@ -20,11 +20,12 @@ from .encoders import EncoderSpec
 from .kernels import kernels_for
 from .model import embed, held_out_bits
 from .pairs import TimePairs
+from .processors import idle_processors
 from .recording import make_recording
 from .report.summary import versions
 from .room import free_bytes
 from .stack import product_type
-from .training import idle_processors, train
+from .training import train
 
 __all__ = ["examine"]
 

@@ -18,6 +18,7 @@ from .decode import Target, error, predict, predict_without, tune
 from .errors import ConfigError, DataError, MissingExtraError
 from .linear import best_penalty, decode_linearly, fit_and_say, say_without
 from .model import Run, embed, smoothed
+from .processors import side_by_side
 from .recording import Label, Recording
 from .splits import Judging, Plan, mask_of, trained_samples
 from .windows import ReceptiveField, Spans, padded_rows
@@ -384,21 +385,28 @@ def _decode(
             (np.empty((0, width)),) * (1 if problem.target.n_classes else 4),
         )
     ]
-    for s in range(len(problem.names)):
-        fit, ask = learnt_and_asked(subset == s, groups, trained, tested)
-        if not len(fit) or not len(ask):
-            continue
-        rows = f.samples[fit]
-        values, without = {}, {}
-        for method, x in f.values.items():
-            decoder = _linearly if method == LINEAR else _by_neighbours
-            values[method], without[method] = decoder(
-                x[fit], rows, groups[fit], x[ask], problem.target, device, leave_out
-            )
+    asked = [
+        learnt_and_asked(subset == s, groups, trained, tested) for s in range(len(problem.names))
+    ]
+    there = [s for s, (fit, ask) in enumerate(asked) if len(fit) and len(ask)]
+
+    def say(work: tuple[int, str]) -> _Said:
+        (fit, ask), x = asked[work[0]], f.values[work[1]]
+        decoder = _linearly if work[1] == LINEAR else _by_neighbours
+        return decoder(
+            x[fit], f.samples[fit], groups[fit], x[ask], problem.target, device, leave_out
+        )
+
+    work = [(s, method) for s in there for method in f.values]
+    said = dict(zip(work, side_by_side(say, work), strict=True))
+    for s in there:
+        fit, ask = asked[s]
         constants = tuple(
             np.repeat(c[None], len(ask), axis=0)
-            for c in _constants(problem.target, rows, problem.tolerance[s])
+            for c in _constants(problem.target, f.samples[fit], problem.tolerance[s])
         )
+        values = {m: said[s, m][0] for m in f.values}
+        without = {m: said[s, m][1] for m in f.values}
         parts.append(
             Predicted(f.samples[ask], groups[ask], subset[ask], values, constants, without)
         )

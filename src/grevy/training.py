@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +24,7 @@ from .padding import alike, cut, padded
 from .pairs import prepare_sessions
 from .playback import lane
 from .prints import prints_of
+from .processors import idle_processors
 from .recording import Recording, mean_and_sd
 from .signals import postponed
 from .stack import Activity, Lost, Prepared, Progress, Watch, predict, shape, train_stack
@@ -457,28 +455,6 @@ def _refuse_too_much(
             f"take about {largest[0]} for {len(stacks[0])} runs together. Use a smaller "
             f"batch_size, fewer hidden units, or train fewer runs at once."
         )
-
-
-def idle_processors() -> int:
-    """Processors that nothing else uses just now, at least 1; all of them where that is unknown."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    before = _idle_ticks()
-    if before is None or mine == 1:
-        return mine
-    begin = time.perf_counter()
-    time.sleep(0.06)
-    after, ticks = _idle_ticks(), (time.perf_counter() - begin) * os.sysconf("SC_CLK_TCK")
-    idle = mine if after is None else round((after - before) / ticks)
-    return max(1, min(mine, idle))
-
-
-def _idle_ticks() -> int | None:
-    """How long all processors together have been idle, as Linux counts it."""
-    try:
-        first = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    except OSError:
-        return None
-    return int(first[4]) + int(first[5]) or None  # some sandboxes count nothing
 
 
 def _parts(members: list[int], workers: int, most: int) -> list[list[int]]:

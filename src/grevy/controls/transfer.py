@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from ..evaluate import (
     learnt_and_asked,
 )
 from ..nulls import families
+from ..processors import side_by_side
 from ..results import OnsetClock
 from ..scoring import Scored, average, every_score
 from ..splits import Plan, trained_samples
@@ -81,12 +83,13 @@ def onset_clock(
             continue
         values = {EMBEDDING: own.values[EMBEDDING][at]}
         without = {EMBEDDING: own.without[EMBEDDING]}
-        for s in members:
+        from_one = partial(
+            _from_one, problem, plan, epochs, only, members, len(own.samples), device
+        )
+        others = side_by_side(from_one, members)
+        for s, (said, less) in zip(members, others, strict=True):
             name = f"from {problem.names[s]}"
-            said, without[name] = _from_one(
-                problem, plan, epochs, only, s, members, len(own.samples), device
-            )
-            values[name] = said[at]
+            values[name], without[name] = said[at], less
         found = Predicted(
             own.samples[at],
             own.group[at],
@@ -108,10 +111,10 @@ def _from_one(
     plan: Plan,
     epochs: Spans,
     features: Sequence[Features],
-    s: int,
     members: Sequence[int],
     n: int,
     device: str,
+    s: int,
 ) -> _Said:
     """What a decoder of one stimulus says of held-out samples of others, and without each repeat.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..draws import Purpose, uniforms
 from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
+from ..processors import side_by_side
 from ..splits import Plan, memory, trained_samples
 from ..windows import Spans
 from .decoder import AT_ONCE, Decoder, columns_of
@@ -99,10 +100,11 @@ def label_blocks(
     -------
     Tested
     """
-    found: list[NDArray[np.float64]] = []  # of each scored block, (n + 1,)
     values = np.asarray(problem.target.values, dtype=np.float64)
     at_once = max(1, AT_ONCE // columns_of(problem.target))
-    for fold, f in enumerate(features):
+
+    def of(fold: int) -> list[NDArray[np.float64]]:  # of each scored block, (n + 1,)
+        f = features[fold]
         groups = plan.group[f.samples]
         trained = trained_samples(plan, epochs, fold)[f.samples]
         tested = plan.tested[fold][f.samples]
@@ -118,7 +120,9 @@ def label_blocks(
                 parts.append(np.stack([1 - e.mean(axis=0) for e in each]))
             else:
                 parts.append(np.stack([np.median(e, axis=0) for e in each]))
-        found += list(np.concatenate(parts, axis=1).astype(np.float64))
+        return list(np.concatenate(parts, axis=1).astype(np.float64))
+
+    found = [row for rows in side_by_side(of, range(len(features))) for row in rows]
     mean = np.mean(found, axis=0)
     classes = bool(problem.target.n_classes)
     statistic = "accuracy" if classes else "median error"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..draws import Purpose, uniforms
 from ..errors import DataError
 from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
+from ..processors import side_by_side
 from ..splits import Plan, trained_samples
 from ..windows import Spans
 from .decoder import AT_ONCE, Decoder
@@ -54,8 +55,8 @@ def time_locked(
     """
     if problem.target.n_classes or problem.target.periods.any():
         raise DataError("labels are shifted where they are moments of a presentation; found others")
-    tested = []
-    for s, name in enumerate(problem.names):
+
+    def of(s: int) -> Tested | None:
         found: list[NDArray[np.float64]] = []  # of each scored presentation, (n + 1,)
         for fold, f in enumerate(features):
             subset, groups = problem.subset[f.samples], plan.group[f.samples]
@@ -68,15 +69,15 @@ def time_locked(
             own = groups[here]
             decoder = Decoder(f.values[EMBEDDING], fit, ask, groups[fit], problem.target, device)
             found += _medians(decoder, here, moments, own, groups[ask], n, seed, s)
-        if found:
-            values = np.mean(found, axis=0)
-            tested.append(
-                Tested(
-                    "time-locked", name, "median error", problem.unit,
-                    float(values[0]), values[1:], False,
-                )
-            )  # fmt: skip
-    return tested
+        if not found:
+            return None
+        values = np.mean(found, axis=0)
+        return Tested(
+            "time-locked", problem.names[s], "median error", problem.unit, float(values[0]),
+            values[1:], False,
+        )  # fmt: skip
+
+    return [t for t in side_by_side(of, range(len(problem.names))) if t is not None]
 
 
 def _medians(

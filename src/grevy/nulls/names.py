@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..decode import METRICS, judge, neighbours
 from ..draws import Purpose, uniforms
 from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
+from ..processors import side_by_side
 from ..splits import Plan, trained_samples
 from ..windows import Spans
 from .values import Tested
@@ -279,13 +280,14 @@ def identity(
     kin = families(problem, lengths)
     if not kin:
         return None
-    found: list[NDArray[np.float64]] = []
-    for fold, f in enumerate(features):
+
+    def of(fold: int) -> list[NDArray[np.float64]]:
+        f = features[fold]
         subset, group = problem.subset[f.samples], plan.group[f.samples]
         trained = trained_samples(plan, epochs, fold)[f.samples]
         fit, ask = learnt_and_asked(subset >= 0, group, trained, plan.tested[fold][f.samples])
         if not len(fit) or not len(ask):
-            continue
+            return []
         ask = ask[np.linspace(0, len(ask) - 1, min(_VOTERS[1], len(ask))).astype(np.int64)]
         every = np.flatnonzero((subset >= 0) & (group >= 0))
         names = _names(subset[every], group[every], kin, n, seed)
@@ -294,14 +296,16 @@ def identity(
         x = f.values[EMBEDDING]
         table = judge(x[fit], group[fit], most=_VOTERS[0], device=device)
         if table is None:
-            continue
+            return []
         nearest = [
             neighbours(x[fit], x[ask], table.ks[-1], metric=m, device=device) for m in METRICS
         ]
         inner = [_Counts(table.nearest[m], table.ks, place[fit], names) for m in METRICS]
         outer = [_Counts(t, table.ks, place[fit], names) for t in nearest]
         right = _votes(inner, outer, place[fit][table.judged], place[ask], names, table.ks)
-        found += [right[group[ask] == g].mean(axis=0) for g in np.unique(group[ask])]
+        return [right[group[ask] == g].mean(axis=0) for g in np.unique(group[ask])]
+
+    found = [row for rows in side_by_side(of, range(len(features))) for row in rows]
     if not found:
         return None
     values = np.mean(found, axis=0)
