@@ -32,6 +32,7 @@ ABOUT = {
     "level_label": "the same of the label claim, label and population with memory",
     "coverage": "95 % intervals over 10 repeats that hold the truth, four scores",
     "power": "rank correlation of the order found with the strength planted",
+    "power, faint": "the same where half of the strengths cannot be told from none",
     "leaks": "label-guided encoders fitted on test repeats that were not refused",
     "decoding, four rats": "error of position, mean of four rats, label-guided",
     "consistency, four rats": "consistency between rats on held-out laps, label-guided",
@@ -68,11 +69,12 @@ def bars(rows: dict[str, Row]) -> list[str]:
     """Every row with what it must be."""
     head = ["what", "found", "95 %", "CEBRA", "must", "", "seeds", "date"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, row in rows.items():
+    for name in [*(n for n in ABOUT if n in rows), *(n for n in rows if n not in ABOUT)]:
         if name.startswith(("baselines", "robust")):
             continue
+        row = rows[name]
         must = row["must"]
-        asked = f"{must[0]} to {must[1]}" if isinstance(must, list) else str(must)
+        asked = f"{must[0]} to {must[1]}" if isinstance(must, list) else str(must or "")
         verdict = {True: "held", False: "**missed**", None: ""}[row["passed"]]
         what = ABOUT.get(name, name) + (f" ({row['unit']})" if row.get("unit") else "")
         cells = [
