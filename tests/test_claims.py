@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from grevy.claims import stimulus_claims
-from grevy.recording import Recording, make_recording
+from grevy.claims import refitted_claims, stimulus_claims
+from grevy.config import TrainConfig
+from grevy.encoders import EncoderSpec
+from grevy.evaluate import features_of, identity_problem
+from grevy.model import Run
+from grevy.pairs import ClassPairs
+from grevy.recording import Label, Recording, make_recording
 from grevy.report.verdicts import verdict
 from grevy.report.wording import cautions, headline
 from grevy.results import Claim
+from grevy.search import with_spans
+from grevy.splits import training_spans
 from grevy.stimulus import align, table_from_intervals
+from grevy.training import train
 from test_nulls import prepared, session
 
 
@@ -58,6 +67,43 @@ def test_movies_without_their_like_are_refused_content() -> None:
     assert "no other stimulus of its length" in refused[0].refused
     alone = of(session(3, movies=2, lengths=(30, 18)))
     assert [c.claim for c in alone if c.refused] == ["content", "content", "identity"]
+
+
+@pytest.mark.parametrize("signal", [0.0, 2.0])
+def test_names_that_encoders_learnt_have_nulls_of_encoders_that_learn_other_names(
+    signal: float,
+) -> None:
+    recording = session(107, movies=3, signal=signal)
+    which = identity_problem(recording)
+    known = which.subset >= 0
+    stimulus = Label(which.target.values[:, 0].astype(np.int64), "discrete", known=known)
+    recording = replace(recording, labels={"stimulus": stimulus})
+    _, plan, _ = prepared(recording, folds=2)
+    config = TrainConfig(
+        ClassPairs("stimulus"), EncoderSpec("offset1-model", 16, 4), learning_rate=1e-2,
+        batch_size=64, n_steps=30, scale="zscore",
+    )  # fmt: skip
+    spans = [training_spans(plan, recording.epochs, fold) for fold in range(plan.n_folds)]
+    runs = train([recording], [with_spans(config, s) for s in spans], device="cpu")
+    observed = [
+        features_of(recording, plan.spans, s, run, baselines=False)
+        for s, run in zip(spans, runs, strict=True)
+    ]
+
+    def trainer_on(other: Recording) -> Callable[[Sequence[TrainConfig], str], list[Run]]:
+        return lambda configs, what: train([other], configs, device="cpu")
+
+    (found,) = refitted_claims(
+        recording, which, plan, config, observed, trainer_on, n=19, device="cpu"
+    )
+    assert (found.claim, found.stimulus, found.statistic) == ("identity", "", "accuracy")
+    assert found.refit
+    assert found.n_nulls == 19
+    assert (found.p == 0.05) == (signal > 0)
+    assert found.null_mean == pytest.approx(1 / 3, abs=0.1)
+    fixed = replace(in_fixed_order(), labels={"stimulus": stimulus})
+    (refused,) = refitted_claims(fixed, which, plan, config, observed, trainer_on, n=19)
+    assert "confounded with time" in refused.refused
 
 
 def claim(kind: str, stimulus: str, q: float, refused: str = "", n: int = 999) -> Claim:

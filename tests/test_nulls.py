@@ -217,6 +217,26 @@ def test_content_is_decoding_of_pseudo_movies() -> None:
             assert value == pytest.approx(slow, abs=1e-5)
 
 
+def test_samples_take_the_name_of_their_presentation() -> None:
+    recording = session(4, movies=4, lengths=(30, 30, 30, 18))
+    problem, plan, _ = prepared(recording)
+    lengths = lengths_of(recording, problem)
+    taken = names.renamed_samples(problem, plan, lengths, 7, 3)
+    (alike,) = names.families(problem, lengths)
+    assert len(alike) == 3
+    inside = (problem.subset >= 0) & (plan.group >= 0)
+    assert (taken[~inside] == np.flatnonzero(~inside)[:, None]).all()
+    said = problem.subset[taken]
+    drawn = names._names(problem.subset[inside], plan.group[inside], [alike], 7, 3)
+    changed = 0
+    for s, g, called in zip(drawn.subset, drawn.repeat, drawn.called[1:].T, strict=True):
+        here = (problem.subset == s) & (plan.group == g)
+        assert (said[here] == called).all()
+        changed += int((called != s).sum())
+        assert s in alike or (called == s).all()  # it has no other of its length
+    assert changed
+
+
 def test_identity_is_decoding_of_other_names() -> None:
     recording = session(3, movies=3, signal=1.0)
     problem, plan, features = prepared(recording)

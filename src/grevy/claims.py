@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .config import TrainConfig
-from .evaluate import Features, Problem
+from .evaluate import Features, Problem, frame_problem
 from .model import Run
 from .nulls import (
     Tested,
@@ -15,10 +15,12 @@ from .nulls import (
     blocks_forget,
     content,
     exchanged,
+    families,
     identity,
     label_blocks,
     q_values,
     refit,
+    renamed_samples,
     shifted_samples,
     time_locked,
 )
@@ -35,6 +37,7 @@ _REFIT = (
     "The encoder learnt from '{}', so chance must be found with encoders that learn from shuffled "
     "labels: use --refit-nulls 100 (or more)."
 )
+_NO_TWO = "No two stimuli are of equal length."
 
 
 def stimulus_claims(
@@ -107,7 +110,7 @@ def stimulus_claims(
     if named is not None:
         rows += _rows([named])
     elif several:
-        rows.append(_refused("identity", "", "No two stimuli are of equal length."))
+        rows.append(_refused("identity", "", _NO_TWO))
     return rows
 
 
@@ -169,8 +172,9 @@ def refitted_claims(
 ) -> list[Claim]:
     """Test a label that the encoders learnt from: every null trains the encoders of all folds anew.
 
-    Moments of a movie are shifted round their presentations ("time-locked"); the labels of blocks
-    of time are exchanged ("label"), where blocks forget. Names of stimuli have no such test yet.
+    Moments of a movie are shifted round their presentations ("time-locked"); presentations of equal
+    length change names ("identity"), where their order was not fixed; the labels of blocks of time
+    are exchanged ("label"), where blocks forget.
 
     Parameters
     ----------
@@ -195,7 +199,13 @@ def refitted_claims(
     if problem.name == "frame":
         claim, taken = "time-locked", shifted_samples(problem, plan, nulls, seed)
     elif problem.name == "stimulus":
-        return [_refused("identity", "", "Names that the encoder learnt have no null yet.")]
+        moments, track = frame_problem(recording), recording.stimulus
+        assert track is not None  # there are stimuli
+        lengths = [track.duration_s[track.names.index(name)] for name in moments.names]
+        reason = fixed_order(track) or ("" if families(moments, lengths) else _NO_TWO)
+        if reason:
+            return [_refused("identity", "", reason)]
+        claim, taken = "identity", renamed_samples(moments, plan, lengths, n, seed)
     else:
         reason = blocks_forget(problem, plan, n)
         if reason:

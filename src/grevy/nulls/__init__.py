@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from .blocks import blocks_forget, exchanged, label_blocks
 from .moments import shifted_samples, time_locked
-from .names import content, families, identity
+from .names import content, families, identity, renamed_samples
 from .refit import label_names, refit
 from .values import Tested, band, interval, least_nulls, p_value, q_values
 
@@ -42,6 +42,7 @@ __all__ = [
     "p_value",
     "q_values",
     "refit",
+    "renamed_samples",
     "shifted_samples",
     "time_locked",
 ]

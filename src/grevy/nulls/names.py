@@ -18,7 +18,7 @@ from ..splits import Plan, trained_samples
 from ..windows import Spans
 from .values import Tested
 
-__all__ = ["content", "families", "identity"]
+__all__ = ["content", "families", "identity", "renamed_samples"]
 
 _WIDTHS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Of the kernel that weighs neighbours for the claim of content, in units of cosine."""
@@ -62,6 +62,25 @@ def _names(
             order = np.argsort(keys[1:, places], axis=1)
             called[1:, places] = pairs[places, 0][order]
     return _Names(pairs[:, 0], pairs[:, 1], called)
+
+
+def renamed_samples(
+    problem: Problem, plan: Plan, lengths: Sequence[float], n: int, seed: int
+) -> NDArray[np.int64]:
+    """For each sample one of the stimulus that it takes the name of, (T, n), null 1 first.
+
+    As in `identity`; samples of no subset keep their own. The problem is "frame".
+    """
+    here = np.flatnonzero((problem.subset >= 0) & (plan.group >= 0))
+    subset, group = problem.subset[here], plan.group[here]
+    names = _names(subset, group, families(problem, lengths), n, seed)
+    called = names.called[1:, _places(names, subset, group)].T
+    first = np.zeros(len(problem.names), dtype=np.int64)
+    there, at = np.unique(subset, return_index=True)
+    first[there] = here[at]
+    taken = np.tile(np.arange(len(plan.group))[:, None], (1, n))
+    taken[here] = first[called]
+    return taken
 
 
 def _places(

@@ -106,8 +106,8 @@ def refit(
     statistic = "accuracy" if classes else "median error"
     return [
         Tested(
-            claim, name or problem.name, statistic, problem.unit, float(table[0, s]), table[1:, s],
-            classes,
+            claim, "" if claim == "identity" else name or problem.name, statistic, problem.unit,
+            float(table[0, s]), table[1:, s], classes,
         )
         for s, name in enumerate(problem.names)
         if np.isfinite(table[:, s]).all()
