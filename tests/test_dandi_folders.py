@@ -216,8 +216,8 @@ def test_what_is_not_open_comes_by_links_of_the_api(bench: Bench) -> None:
         ["short 10", "cut 100", "ignore-range", "short"],
         ["damaged"],
         ["damaged", "short", "403"],
-        ["other", "mixed"],
-    ],
+        ["other"],
+    ],  # at most one in each list that spoils a file: a second may meet the same one
 )
 def test_trouble_that_passes(bench: Bench, faults: list[str]) -> None:
     bench.archive.faults[:] = list(faults)

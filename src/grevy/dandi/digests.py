@@ -67,7 +67,8 @@ def tree_digest(files: Iterable[tuple[str, int, str]]) -> str:
     A folder's MD5 is that of a text in JSON, without spaces and in ASCII, which lists the digests,
     names and sizes of what lies in it, sorted by name: first of folders, whose digests have the
     form above, then of files. A folder without files is none. What defines the format is what
-    computes it at DANDI: zarr_checksum/checksum.py of https://github.com/dandi/zarr_checksum.
+    computes it at DANDI: zarr_checksum/checksum.py of https://github.com/dandi/zarr_checksum. MD5
+    tells damage and other versions; a forger could make two files of one MD5.
 
     Examples
     --------

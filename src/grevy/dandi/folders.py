@@ -33,7 +33,7 @@ _MOST_DEPTH = 64
 _PAGE = 1000
 _PARTIAL = ".part-"
 """What begins the name of a file on its way, at the top of the folder: none listed may."""
-_LEAVE_S = 1.0
+_LEAVE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
