@@ -366,6 +366,14 @@ def test_a_failure_does_not_wait_for_the_others(bench: Bench) -> None:
     assert time.monotonic() - begun < 4
 
 
+def test_after_a_failure_nothing_more_is_asked_for(bench: Bench) -> None:
+    bench.archive.faults[:] = ["404", *["stall 1"] * 30]
+    with pytest.raises(NetworkError, match="status 404"):
+        dandi.download(bench.url, bench.folder, retry=Retry(timeout_s=5, first_s=0.01))
+    time.sleep(0.9)  # the others would try again now
+    assert len(bench.archive.data) <= 8
+
+
 def test_two_processes_do_not_meet(bench: Bench) -> None:
     bench.folder.mkdir()
     with (
