@@ -312,16 +312,28 @@ PROMISES = (
         dandi::a_server_that_stays_down_is_left_after_some_tries
         dandi::wrong_bytes_are_never_kept dandi::content_replaced_half_way_is_never_mixed
         dandi::content_that_changed_is_seen_before_all_of_it_is_there
-        dandi::streaming_through_trouble dandi::streaming_fails_as_a_matter_of_the_network""",
+        dandi::streaming_through_trouble dandi::streaming_fails_as_a_matter_of_the_network
+        dandi_folders::trouble_that_passes dandi_folders::trouble_that_does_not_pass
+        dandi_folders::the_list_comes_through_trouble dandi_folders::wrong_bytes_are_never_kept
+        dandi_folders::a_folder_that_changes_on_its_way
+        dandi_folders::a_failure_does_not_wait_for_the_others""",
+        input="""dandi_folders::a_list_that_is_wrong_costs_no_byte
+        dandi_folders::a_list_without_end_ends""",
         payload="""dandi::the_key_goes_to_the_api_alone_and_into_no_text
-        dandi::the_api_must_be_https""",
+        dandi::the_api_must_be_https dandi_folders::no_name_leads_out_of_the_folder
+        dandi_folders::links_in_what_is_there_are_not_followed""",
     ),
     Promise(
         "T21", "A download goes on where it ended, trusts nothing unchecked, fetches nothing twice",
         fault="""dandi::a_killed_download_goes_on dandi::the_part_of_another_digest_is_discarded
-        dandi::a_file_that_is_there_is_not_trusted_and_not_lost""",
+        dandi::a_file_that_is_there_is_not_trusted_and_not_lost
+        dandi_folders::a_killed_download_goes_on
+        dandi_folders::the_part_of_another_state_is_discarded
+        dandi_folders::a_folder_that_is_there_is_not_trusted_and_not_lost""",
         check="""dandi::download_and_a_second_run_that_fetches_nothing
-        dandi::every_byte_is_fetched_once""",
+        dandi::every_byte_is_fetched_once dandi_folders::what_is_there_is_not_fetched_again
+        dandi_folders::download_and_a_second_run_that_fetches_nothing
+        dandi_folders::the_checksum_is_that_of_the_format""",
     ),
     Promise(
         "T22", "To open 343 MB and read traces and stimuli takes at most 60 MB and 60 requests",

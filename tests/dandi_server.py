@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 DANDISET, VERSION = "000036", "0.230515.1917"
 _FLIPPED = bytes(b ^ 1 for b in range(256))
@@ -62,6 +62,39 @@ class Stored:
 
 
 @dataclass
+class StoredFolder(Stored):
+    """A folder of Zarr: `files` are what the storage has, `listing` what the API says of them.
+
+    The checksum is what `tree` says: it is computed by whoever tests it.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    tree: str = ""
+    zarr_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    listing: list[dict[str, Any]] = field(default_factory=list)
+    page: int = 3
+
+    def info(self, api: str, storage: str) -> dict[str, Any]:
+        """What /assets/ID/info/ answers."""
+        plain = super().info(api, storage)
+        plain |= {"blob": None, "zarr": self.zarr_id, "size": int(self.tree.rpartition("-")[2])}
+        places = [f"{api}/assets/{self.asset_id}/download/", f"{storage}/zarr/{self.zarr_id}/"]
+        plain["metadata"] |= {
+            "digest": {"dandi:dandi-zarr-checksum": self.tree},
+            "contentUrl": places,
+            "encodingFormat": "application/x-zarr",
+        }
+        plain["metadata"] |= self.listed.get("metadata", {})
+        return plain | {k: v for k, v in self.listed.items() if k != "metadata"}
+
+    def lines(self, after: str) -> dict[str, Any]:
+        """What /zarr/ID/files/ answers: a page of the list."""
+        rest = [one for one in self.listing if one["Key"].encode() > after.encode()]
+        following = "https://example.org/elsewhere" if len(rest) > self.page else None
+        return {"next": following, "results": rest[: self.page]}
+
+
+@dataclass
 class Request:
     """A request as it came, and the bytes of content sent for it."""
 
@@ -96,6 +129,20 @@ class Archive:
         stored = Stored(path, content, **how)
         self.files[stored.asset_id] = stored
         return stored
+
+    def add_folder(self, path: str, files: dict[str, bytes], tree: str) -> StoredFolder:
+        """Put a folder of Zarr into the archive."""
+        stored = StoredFolder(path, b"", files=files, tree=tree)
+        for key in sorted(files, key=str.encode):
+            etag = hashlib.md5(files[key]).hexdigest()
+            stored.listing.append({"Key": key, "Size": len(files[key]), "ETag": etag})
+        self.files[stored.asset_id] = stored
+        return stored
+
+    def folder(self, zarr_id: str) -> StoredFolder | None:
+        """The folder with an id of the storage."""
+        folders = (f for f in self.files.values() if isinstance(f, StoredFolder))
+        return next((f for f in folders if f.zarr_id == zarr_id), None)
 
     def url(self, stored: Stored) -> str:
         """Its address."""
@@ -203,14 +250,25 @@ class _Api(_Handler):
     host = "api"
 
     def answer(self) -> None:
-        """The four pages that are needed."""
+        """The pages that are needed."""
         split = urlsplit(self.path)
         path, query = split.path.removeprefix("/api"), parse_qs(split.query)
         archive = self.archive
         asset = re.fullmatch(r"/assets/([0-9a-f-]{36})/(info|download)/", path)
         stored = archive.files.get(asset[1]) if asset else None
+        inside = re.fullmatch(r"/zarr/([0-9a-f-]{36})/files/", path)
+        folder = archive.folder(inside[1]) if inside else None
         if self.fault == "not-json":
             self.plain(200, b"<html>Please sign in</html>", {})
+        elif folder and query.get("download") == ["true"]:
+            archive.links += 1
+            place = f"{archive.storage}/zarr/{folder.zarr_id}/{quote(query['prefix'][0])}"
+            signed = f"{place}?X-Amz-Signature=signed-secret-{archive.links}"
+            self.plain(302, b"", {"Location": signed})
+        elif folder and re.search(r"(after|prefix)=(&|$)", split.query):
+            self.json({"detail": "This field may not be blank."}, 400)
+        elif folder:
+            self.json(folder.lines(query.get("after", [""])[0]))
         elif stored and asset and asset[2] == "info":
             self.json(stored.info(archive.api, archive.storage))
         elif stored:
@@ -252,8 +310,19 @@ class _Storage(_Handler):
     def answer(self) -> None:
         """The content, or the part of it that is asked for."""
         word, _, more = self.fault.partition(" ")
-        stored = self.archive.files[unquote(urlsplit(self.path).path).rsplit("/", 1)[-1]]
-        content, etag = stored.content, stored.etag
+        place = unquote(urlsplit(self.path).path)
+        if place.startswith("/zarr/"):
+            _, _, zarr_id, key = place.split("/", 3)
+            folder = self.archive.folder(zarr_id)
+            assert folder
+            if folder.listed.get("closed") and "?" not in self.path:
+                self.plain(403, b"AccessDenied", {})
+                return
+            content = folder.files[key]
+            etag = f'"{hashlib.md5(content).hexdigest()}"'
+        else:
+            stored = self.archive.files[place.rsplit("/", 1)[-1]]
+            content, etag = stored.content, stored.etag
         if word.startswith(("other", "mixed")):  # other content under the same address
             content, etag = content.translate(_FLIPPED), '"other"'
         first, last = 0, len(content) - 1

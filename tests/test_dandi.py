@@ -258,16 +258,12 @@ def test_resolve_says_what_else_there_is(bench: Bench) -> None:
         resolve("dandi://999999/a.nwb")
 
 
-def test_zarr_is_named_and_not_fetched(bench: Bench) -> None:
+def test_zarr_is_not_streamed(bench: Bench) -> None:
     bench.stored.listed |= {"zarr": ID, "blob": None}
     asset = bench.resolve()
     assert asset.is_zarr
-    for act in (
-        lambda: dandi.download(asset, bench.folder),
-        lambda: open_remote(asset).__enter__(),
-    ):
-        with pytest.raises(DataError, match=r"Zarr-backed: a folder of many files\. Get it with"):
-            act()
+    with pytest.raises(DataError, match=r"Zarr-backed: a folder of many files\. Get it with"):
+        open_remote(asset).__enter__()
     assert not bench.archive.data
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,17 +76,30 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
     ----------
     file
         The NWB file, or its address in DANDI (dandi://000036/PATH, or the address of its page);
-        then only what is needed of it is fetched.
+        then only what is needed of it is fetched. A folder of Zarr is downloaded as a whole, to
+        where `run` looks for it.
     as_json
         Print JSON for programs.
     """
     from . import dandi, nwb
 
-    if dandi.is_address(file):
-        with dandi.open_remote(dandi.resolve(file)) as remote:
-            description = nwb.describe(remote)
-    else:
+    asset = dandi.resolve(file) if dandi.is_address(file) else None
+    if asset is None:
         description = nwb.describe_apart(file)
+    elif asset.is_zarr:
+        narrate()
+        with dandi.progress_bar() as bar:
+            folder = dandi.download(asset, dandi.cache_folder(asset), on_progress=bar)
+        found = nwb.describe_apart(folder)
+        here, there = shlex.quote(str(folder)), shlex.quote(asset.url)
+        description = replace(
+            found,
+            file=replace(found.file, path=asset.url),
+            suggestion=found.suggestion.replace(here, there, 1),
+        )
+    else:
+        with dandi.open_remote(asset) as remote:
+            description = nwb.describe(remote)
     if as_json:
         print(json.dumps(nwb.to_json(description), indent=2))
     else:
@@ -101,7 +116,7 @@ def download(address: str, /, *, out: Path = Path(), quiet: _Quiet = False) -> N
         dandi://000036/PATH, dandi://000036@VERSION/PATH, or the address of its page on
         dandiarchive.org. DANDI_API_KEY lets in to what is not public.
     out
-        Folder for the file.
+        Folder for the file, or for the folder where the recording is one of Zarr.
     quiet
         Show no progress.
     """

@@ -12,15 +12,16 @@ from ..errors import DataError, NetworkError
 from .address import UUID, VERSION, Address, file_name, parse
 from .http import Retry, Web, fetch_json, open_web
 
-__all__ = ["Asset", "require_file", "resolve"]
+__all__ = ["Asset", "as_dict", "odd", "require_file", "resolve"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ETAG = re.compile(r"[0-9a-f]{32}-\d{1,5}")
+_TREE = re.compile(r"[0-9a-f]{32}-\d{1,12}--(\d{1,19})")
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of the archive.
+    """A file of the archive, or a folder of Zarr.
 
     Attributes
     ----------
@@ -39,6 +40,8 @@ class Asset:
         Where the archive says that the content lies.
     is_zarr : bool
         Whether it is a folder of Zarr and no file.
+    zarr_id, tree : str
+        Of a folder: its UUID, and the checksum of all its files (`digests.tree_digest`); else "".
     is_embargoed : bool
         Whether only its owners may read it.
     api : str
@@ -53,8 +56,15 @@ class Asset:
     etag: str = ""
     urls: tuple[str, ...] = ()
     is_zarr: bool = False
+    zarr_id: str = ""
+    tree: str = ""
     is_embargoed: bool = False
     api: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What the content is verified by, "" where the archive lists nothing."""
+        return self.tree if self.is_zarr else self.sha256 or self.etag
 
     @property
     def name(self) -> str:
@@ -107,7 +117,7 @@ def resolve(address: str | Address, *, api: str | None = None, retry: Retry | No
 
 
 def require_file(asset: Asset) -> None:
-    """Say what to do about an asset that is a folder of Zarr.
+    """Say what to do about an asset that is a folder of Zarr, of which no part is streamed.
 
     Raises
     ------
@@ -116,29 +126,28 @@ def require_file(asset: Asset) -> None:
     """
     if asset.is_zarr:
         raise DataError(
-            f"the recording must be one file (HDF5); found that '{asset.path}' is Zarr-backed: a "
-            f"folder of many files. Get it with `dandi download {asset.url}` and name the folder, "
-            f"which grevy reads."
+            f"what is streamed must be one file (HDF5); found that '{asset.path}' is Zarr-backed: "
+            f"a folder of many files. Get it with `grevy download {asset.url}` and name the folder."
         )
 
 
 def _latest(web: Web, dandiset: str) -> str:
     """The most recent published version, else the draft."""
-    said = _dict(fetch_json(web, f"/dandisets/{dandiset}/"), web)
+    said = as_dict(fetch_json(web, f"/dandisets/{dandiset}/"), web)
     published = said.get("most_recent_published_version")
-    version = _dict(published, web).get("version") if published else "draft"
+    version = as_dict(published, web).get("version") if published else "draft"
     if not isinstance(version, str) or not re.fullmatch(VERSION, version):
-        raise _odd(web, "a version that is no number")
+        raise odd(web, "a version that is no number")
     return version
 
 
 def _find(web: Web, where: Address) -> str:
     """The id of the asset with this very path; the API looks for beginnings of paths."""
     page = f"/dandisets/{where.dandiset}/versions/{quote(where.version)}/assets/"
-    said = _dict(fetch_json(web, page, path=where.path, order="path", page_size="100"), web)
+    said = as_dict(fetch_json(web, page, path=where.path, order="path", page_size="100"), web)
     results = said.get("results")
     if not isinstance(results, list):
-        raise _odd(web, "no list of assets")
+        raise odd(web, "no list of assets")
     found = {str(r.get("path")): str(r.get("asset_id")) for r in results if isinstance(r, dict)}
     if where.path in found:
         return _id(web, found[where.path])
@@ -158,25 +167,32 @@ def _find(web: Web, where: Address) -> str:
 def _names(web: Web, page: str, where: Address) -> list[str]:
     """Some of the paths beside one that is not there."""
     folder = where.path.rpartition("/")[0]
-    said = _dict(fetch_json(web, page, path=folder, order="path", page_size="100"), web)
+    said = as_dict(fetch_json(web, page, path=folder, order="path", page_size="100"), web)
     return [str(r.get("path")) for r in said.get("results") or () if isinstance(r, dict)]
 
 
 def _asset(web: Web, where: Address, said: Any) -> Asset:
     """The archive's answer, checked: its texts become names of files and addresses."""
-    about = _dict(said, web)
+    about = as_dict(said, web)
     more = about.get("metadata")
     more = more if isinstance(more, dict) else {}
     path, size = about.get("path"), about.get("size")
     if not isinstance(path, str) or not path:
-        raise _odd(web, "an asset without path")
+        raise odd(web, "an asset without path")
     if not isinstance(size, int) or not 0 <= size < 2**62:
-        raise _odd(web, "an asset without size")
+        raise odd(web, "an asset without size")
     if where.path and where.path != path:
-        raise _odd(web, "another asset than the one asked for")
+        raise odd(web, "another asset than the one asked for")
     digests = more.get("digest")
     digests = digests if isinstance(digests, dict) else {}
-    sha256, etag = (str(digests.get(f"dandi:{k}", "")).lower() for k in ("sha2-256", "dandi-etag"))
+    kinds = ("sha2-256", "dandi-etag", "dandi-zarr-checksum")
+    sha256, etag, tree = (str(digests.get(f"dandi:{k}", "")).lower() for k in kinds)
+    zarr_id = about.get("zarr") or ""
+    if zarr_id and not (isinstance(zarr_id, str) and re.fullmatch(UUID, zarr_id)):
+        raise odd(web, "a folder of Zarr whose id is no UUID")
+    whole = _TREE.fullmatch(tree)
+    if whole and int(whole[1]) != size:
+        raise odd(web, "a size other than the one in the checksum")
     access, urls = more.get("access"), more.get("contentUrl")
     statuses = [a.get("status") for a in access or () if isinstance(a, dict)]
     return Asset(
@@ -187,25 +203,29 @@ def _asset(web: Web, where: Address, said: Any) -> Asset:
         sha256=sha256 if _SHA256.fullmatch(sha256) else "",
         etag=etag if _ETAG.fullmatch(etag) else "",
         urls=tuple(u for u in urls if isinstance(u, str)) if isinstance(urls, list) else (),
-        is_zarr=bool(about.get("zarr")) or more.get("encodingFormat") == "application/x-zarr",
+        is_zarr=bool(zarr_id) or more.get("encodingFormat") == "application/x-zarr",
+        zarr_id=zarr_id,
+        tree=tree if whole and zarr_id else "",
         is_embargoed="dandi:EmbargoedAccess" in statuses,
         api=web.api,
     )
 
 
-def _dict(said: Any, web: Web) -> dict[str, Any]:
+def as_dict(said: Any, web: Web) -> dict[str, Any]:
+    """Facts by name, as an answer of the API must be."""
     if not isinstance(said, dict):
-        raise _odd(web, "a list or value where facts by name were expected")
+        raise odd(web, "a list or value where facts by name were expected")
     return said
 
 
 def _id(web: Web, text: str) -> str:
     if not re.fullmatch(UUID, text):
-        raise _odd(web, "an id that is no UUID")
+        raise odd(web, "an id that is no UUID")
     return text
 
 
-def _odd(web: Web, found: str) -> NetworkError:
+def odd(web: Web, found: str) -> NetworkError:
+    """An answer that no DANDI gives."""
     return NetworkError(
         f"the API at {web.api} must answer as DANDI's does; found {found}. Check GREVY_DANDI_API."
     )

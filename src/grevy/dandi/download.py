@@ -1,8 +1,8 @@
-"""Download a file of the archive: resumed where it broke off, and under its name only if verified.
+"""Download from the archive: resumed where it broke off, and under its name only if verified.
 
-The bytes go to a hidden file beside the target, whose name holds the digest that they are to have;
-it survives a crash, and the next call asks for the rest. The whole file is then read back and its
-digest compared with the archive's before it takes its name in one step.
+The bytes go to a hidden file (or folder) beside the target, whose name holds the digest that they
+are to have; it survives a crash, and the next call asks for the rest. The whole is then read back
+and its digest compared with the archive's before it takes its name in one step.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError, GrevyError, LimitError, NetworkError
 from ..locks import hold
-from .asset import Asset, require_file, resolve
+from .asset import Asset, resolve
 from .digests import etag_of, sha256_of
-from .http import Retry, Trouble, Web, open_web, patiently
-from .ranges import part_of
+from .folders import fetch_entries, files_in, holds, list_entries, prepare
+from .http import Retry, Web, open_web
+from .ranges import fill
 
 __all__ = ["cache_folder", "cache_root", "download", "progress_bar"]
 
@@ -39,9 +40,8 @@ def cache_folder(asset: Asset, cache: str | Path | None = None) -> Path:
 
     Assets of equal content share a folder; others never do.
     """
-    return (
-        Path(cache or cache_root()) / "dandi" / (asset.sha256[:16] or asset.etag or asset.asset_id)
-    )
+    known = asset.tree or asset.sha256[:16] or asset.etag or asset.asset_id
+    return Path(cache or cache_root()) / "dandi" / known
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def download(
     api: str | None = None,
     retry: Retry | None = None,
 ) -> Path:
-    """Download a file of the archive into a folder, whole and verified.
+    """Download a file, or a folder of Zarr, of the archive into a folder, whole and verified.
 
     Parameters
     ----------
@@ -83,18 +83,21 @@ def download(
     Returns
     -------
     Path
-        Of the file. A verified one that was there is returned without a byte being fetched.
+        Of the file or folder. One that was there is verified anew and, if it holds what the
+        archive lists, returned without a byte being fetched.
 
     Raises
     ------
     ConfigError
         If the address is none, or the folder cannot be written.
     DataError
-        If there is no such file, it is Zarr-backed, or the archive lists no digest of it.
+        If there is no such file, or the archive lists no digest of it.
     LimitError
         If the disk is full; what was fetched is kept.
     LockedError
         If another process downloads the same file into the folder.
+    UnsafeFileError
+        If a folder of Zarr lists a file outside itself.
     NetworkError
         If the archive cannot be reached, answers wrongly, or sends other bytes than it lists. What
         was fetched is kept in all cases but the last.
@@ -104,8 +107,7 @@ def download(
     A file of the same name with other content is not trusted and not lost: it gets another name.
     """
     asset = what if isinstance(what, Asset) else resolve(what, api=api, retry=retry)
-    require_file(asset)
-    if not (asset.sha256 or asset.etag):
+    if not asset.digest:
         raise DataError(
             f"the archive must list a digest of '{asset.path}' to verify it by; found none. New "
             f"files get theirs within minutes: try again later."
@@ -134,28 +136,30 @@ def download(
 
 
 def _verified(path: Path, asset: Asset) -> bool:
-    """Whether a file has the size and the digest that the archive lists."""
+    """Whether a file or folder has the size and the digest that the archive lists."""
+    if asset.is_zarr:
+        return holds(path, asset.tree)
     if not path.is_file() or path.stat().st_size != asset.size:
         return False
     return sha256_of(path) == asset.sha256 if asset.sha256 else etag_of(path) == asset.etag
 
 
 def _get(web: Web, asset: Asset, target: Path, on_progress: Progress) -> Path:
-    """The whole file, verified, under its hidden name."""
-    part = target.with_name(f".{asset.name}.{asset.sha256 or asset.etag}.part")
+    """The whole, verified, under its hidden name."""
+    part = target.with_name(f".{asset.name}.{asset.digest}.part")
     for other in target.parent.glob(f".{glob.escape(asset.name)}.*.part"):
-        if other != part or other.stat().st_size > asset.size:
-            other.unlink()  # of another state of the file
+        if other != part or (other.is_file() and _size(other) > asset.size):
+            _remove(other)  # of another state of the file
     for again in (True, False):
-        _fetch(web, asset, part, on_progress)
+        (_fetch_folder if asset.is_zarr else _fetch)(web, asset, part, on_progress)
         if _verified(part, asset):
             return part
-        part.unlink()
-        if again:  # the partial file may have been damaged
+        _remove(part)
+        if again:  # what an earlier call left may have been damaged
             _log.info("%s: the digest is not the one listed; fetching it anew", asset.name)
-    kind, listed = ("sha256", asset.sha256) if asset.sha256 else ("etag", asset.etag)
+    kind = "checksum" if asset.is_zarr else "sha256" if asset.sha256 else "etag"
     raise NetworkError(
-        f"the content of {asset.url} must have the {kind} that DANDI lists, {listed}; found "
+        f"the content of {asset.url} must have the {kind} that DANDI lists, {asset.digest}; found "
         f"another, twice. Nothing was kept. Try again later, or tell the archive."
     )
 
@@ -163,60 +167,61 @@ def _get(web: Web, asset: Asset, target: Path, on_progress: Progress) -> Path:
 def _fetch(web: Web, asset: Asset, part: Path, on_progress: Progress) -> None:
     """Fill the partial file up to the asset's size."""
     part.touch()
-    have = _size(part)
-    room = shutil.disk_usage(part.parent).free
-    if asset.size - have > room:
+    _begin(asset, part, _size(part), "")
+    fill(web, (asset.content_url,), part, asset.size, on_progress)
+
+
+def _fetch_folder(web: Web, asset: Asset, part: Path, on_progress: Progress) -> None:
+    """Complete the partial folder."""
+    entries = list_entries(web, asset)
+    _begin(asset, part, prepare(part, entries), f" in {len(entries)} files")
+    fetch_entries(web, asset, part, entries, on_progress)
+
+
+def _begin(asset: Asset, part: Path, have: int, files: str) -> None:
+    """Say what is fetched, if there is room for it."""
+    if asset.size - have > shutil.disk_usage(part.parent).free:
         raise _full(part.parent, asset, asset.size - have)
     where = f" from {have / 1e6:.4g} MB on" if have else ""
-    _log.info("downloading %s (%.4g MB)%s", asset.url, asset.size / 1e6, where)
-    state = ""
-
-    def attempt() -> None:
-        nonlocal state
-        have = _size(part)
-        on_progress(have, asset.size)
-        if have == asset.size:
-            return
-        where = asset.content_url
-        with part_of(web, where, have, asset.size, size=asset.size, etag=state) as got:
-            if got.start and state and got.etag != state:
-                os.truncate(part, 0)
-                state = ""
-                raise Trouble(where, "content that changed on its way", passes=True)
-            state = got.etag
-            with part.open("r+b") as file:
-                file.truncate(got.start)
-                file.seek(got.start)
-                for piece in got.pieces:
-                    file.write(piece)
-                    on_progress(file.tell(), asset.size)
-
-    while _size(part) < asset.size:
-        patiently(web.retry, attempt, done=lambda: _size(part))
-    on_progress(asset.size, asset.size)
+    _log.info("downloading %s (%.4g MB%s)%s", asset.url, asset.size / 1e6, files, where)
 
 
 def _size(part: Path) -> int:
-    return part.stat().st_size
+    return sum((files_in(part) or {}).values()) if part.is_dir() else part.stat().st_size
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part)
+    else:
+        part.unlink()
 
 
 def _publish(part: Path, target: Path) -> None:
-    """Give a verified file its name, once it is on disk."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    """Give what was verified its name, once it is on disk."""
+    if part.is_dir():  # its files are
+        for folder, _, _ in os.walk(part):
+            _sync(Path(folder))
+    else:
+        _sync(part)
     if os.path.lexists(target):
         n = 1
         while os.path.lexists(other := target.with_name(f"{target.stem}.other{n}{target.suffix}")):
             n += 1
         target.rename(other)
-        _log.warning("%s was not the file of the archive; it is now %s", target, other.name)
+        _log.warning("%s was not what the archive lists; it is now %s", target, other.name)
     part.replace(target)
-    if os.name == "posix":  # the new name itself must reach the disk
-        handle = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    _sync(target.parent)  # the new name itself must reach the disk
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _full(folder: Path, asset: Asset, more: int) -> LimitError:

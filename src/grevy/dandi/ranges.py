@@ -1,19 +1,21 @@
-"""Parts of a file over HTTP: the bytes that were asked for, or trouble."""
+"""Parts of a file over HTTP, and a file filled by them: the bytes asked for, or trouble."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .http import Trouble, Web, answer
+from .http import Trouble, Web, answer, patiently
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Part", "part_of"]
+__all__ = ["Part", "fill", "part_of"]
 
 _PIECE = 1 << 16
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -96,3 +98,42 @@ def _pieces(got: requests.Response, url: str, length: int) -> Iterator[bytes]:
         yield piece
     if left:
         raise Trouble(url, f"{length - left} bytes of {length}", passes=True)
+
+
+def fill(
+    web: Web, urls: tuple[str, ...], path: Path, size: int, on_progress: Callable[[int, int], None]
+) -> None:
+    """Fetch what a file lacks of its `size` bytes; what there is of it is taken for the beginning.
+
+    The first attempt asks the first address, each later one the next; the last is asked again.
+
+    Raises
+    ------
+    NetworkError
+        If trouble does not pass. What was fetched is kept.
+    """
+    state, n = "", 0
+
+    def attempt() -> None:
+        nonlocal state, n
+        have = path.stat().st_size
+        on_progress(have, size)
+        if have == size:
+            return
+        where, n = urls[min(n, len(urls) - 1)], n + 1
+        with part_of(web, where, have, size, size=size, etag=state) as got:
+            if got.start and state and got.etag != state:
+                os.truncate(path, 0)
+                state = ""
+                raise Trouble(where, "content that changed on its way", passes=True)
+            state = got.etag
+            with path.open("r+b") as file:
+                file.truncate(got.start)
+                file.seek(got.start)
+                for piece in got.pieces:
+                    file.write(piece)
+                    on_progress(file.tell(), size)
+
+    while path.stat().st_size < size:
+        patiently(web.retry, attempt, done=lambda: path.stat().st_size)
+    on_progress(size, size)
