@@ -139,13 +139,14 @@ def places(one: Table, rows: NDArray[np.int64]) -> tuple[str, ...]:
     tuple of str
         One a row, "" where the file does not say; empty where it says nothing of any.
     """
+    each: list[str] = []
     if "location" in one.plain:
         column = one.group["location"]
-        words = one.column("location") if _is_text(column) and column.ndim == 1 else []
-        each = [words[i] if i >= 0 else "" for i in rows] if len(words) else []
+        words = one.column("location").tolist() if _is_text(column) and column.ndim == 1 else []
+        each = [words[i] if i >= 0 else "" for i in rows] if words else []
     else:
         plane = one.group.get("imaging_plane")
-        place = plane.get("location") if is_group(plane) else None
+        place: Any = plane.get("location") if is_group(plane) else None
         each = [text(load(place))] * len(rows) if _is_text(place) and place.size == 1 else []
     known = all(isinstance(word, str) for word in each) and any(each)
     return tuple(each) if known else ()
