@@ -648,7 +648,7 @@ def test_a_finished_folder_holds_no_temporary_file(movies):
     saved.save_results(out, results, arrays)
     names = {p.name for p in out.iterdir()}
     files = {"report.html", "results.json", "embedding.npz", "scores.csv", "claims.csv"}
-    files |= {"behaviour.csv", "clocks.csv", "drift.csv", "samples.csv"}
+    files |= {"behaviour.csv", "clocks.csv", "drift.csv", "samples.csv", "regions.csv"}
     assert names == {"figures", *files}
     assert all(p.suffix == ".png" for p in (out / "figures").iterdir())
 
