@@ -24,8 +24,8 @@ def test_every_control_has_a_sentence() -> None:
         "better than chance for 2 of 12 stimuli",
         f"For '{fake.MOVIES[1]}' nothing is shown beyond that clock",
         "For 1 of 12 stimuli errors grow with the number of repeats",
-        "Of frames, 'VISp' tells more for 1 of 2 stimuli, 'CA1' tells less for all 2 stimuli than "
-        "as many channels drawn from all regions (12 each).",
+        "Of frames, 'VISp' (for 1 of 2 stimuli) tells more and 'CA1' (for all 2 stimuli) tells "
+        "less than as many channels drawn from all regions (12 each).",
         "Of the stimulus, 'CA1' tells less than as many channels drawn",
         "108000 samples of the moment are worth about 900 independent ones",
         "stimulus was not decoded from behaviour alone",

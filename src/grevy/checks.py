@@ -57,7 +57,7 @@ _LEAST_CHANNELS, _MOST_CHANNELS = 5, 50
 """Of a region that is decoded from, and that are taken of each."""
 _UNKNOWN = ("", "unknown")
 """What files say of a place that nobody knows."""
-_DRAWS = (2, 5)
+_DRAWS = (3, 5)
 """The fewest and the most draws of channels that regions stand beside."""
 _OURS = ("frame", "stimulus")
 _Null = tuple[Recording, Sequence[Run]]
@@ -235,21 +235,22 @@ def _of_regions(
     if not masks:
         return []
     counts = [int(mask.sum()) for mask in masks.values()]
-    size = min(_MOST_CHANNELS, *counts)
+    size, field = min(_MOST_CHANNELS, *counts), choice.overall.encoder.field
     return subsets(
-        recording, problem, plan, masks, choice.overall.encoder.field, size=size,
-        n_random=_draws(recording.n_channels, size, counts), seed=config.seed,
+        recording, problem, plan, masks, field, size=size,
+        n_random=_draws(recording.n_channels, size, counts, len(field)), seed=config.seed,
         device=config.device,
     )  # fmt: skip
 
 
-def _draws(n_channels: int, size: int, counts: Sequence[int]) -> int:
+def _draws(n_channels: int, size: int, counts: Sequence[int], window: int) -> int:
     """How many draws take no longer than decoding did, from numbers alone: runs are repeatable.
 
     To decode raw windows of `size` channels takes about `share` of what all decoders take, as was
-    measured for 20 to 320 channels (docs/log.md).
+    measured for 20 to 320 channels and windows of 10 samples (docs/log.md).
     """
-    share = (size + 20) / (60 + n_channels + n_channels**2 / 300)
+    some, every = size * window, n_channels * window
+    share = (some + 200) / (600 + every + every**2 / 3000)
     thinned = sum(count > size for count in counts)
     fit = (1 / share - (len(counts) - thinned)) / (1 + thinned)
     return int(np.clip(fit, *_DRAWS))

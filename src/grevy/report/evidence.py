@@ -297,17 +297,18 @@ def _regions_said(rows: Sequence[SubsetScore]) -> list[str]:
     for target, own in _by_target(rows).items():
         parts = []
         for word in ("more", "less"):
+            named = []
             for name in dict.fromkeys(r.subset for r in own):
                 told = [_told(r) == word for r in own if r.subset == name]
-                many = f" for {_of(sum(told), len(told))}" if len(told) > 1 else ""
-                parts += [f"'{name}' tells {word}{many}"] if any(told) else []
-        n = own[0].n_channels
+                many = f" (for {_of(sum(told), len(told))})" if len(told) > 1 else ""
+                named += [f"'{name}'{many}"] if any(told) else []
+            tell = "tells" if len(named) == 1 else "tell"
+            parts += [f"{', '.join(named)} {tell} {word}"] if named else []
+        found = f"Of {_target(target)}, {' and '.join(parts)}" if parts else (
+            f"No region is shown to tell more or less of {_target(target)}"
+        )  # fmt: skip
         said.append(
-            f"Of {_target(target)}, {', '.join(parts)} than as many channels drawn from all "
-            f"regions ({n} each)."
-            if parts
-            else f"No region is shown to tell more or less of {_target(target)} than as many "
-            f"channels drawn from all regions ({n} each)."
+            f"{found} than as many channels drawn from all regions ({own[0].n_channels} each)."
         )
     return said
 
