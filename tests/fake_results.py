@@ -31,6 +31,7 @@ from grevy.results import (
     Score,
     SessionSummary,
     StimulusSummary,
+    SubsetScore,
 )
 
 MOVIES = (
@@ -220,7 +221,36 @@ def _controls() -> Controls:
     )
     behaviour = BehaviourAlone(("running", "pupil"), 0.9, tuple(scores), tuple(gaps))
     unchecked = ("stimulus was not decoded from behaviour alone: it was not known.",)
-    return Controls((behaviour,), tuple(clocks), tuple(drifts), sizes, unchecked)
+    return Controls((behaviour,), tuple(clocks), tuple(drifts), sizes, unchecked, tuple(_regions()))
+
+
+def _regions() -> list[SubsetScore]:
+    """Of two movies and the stimulus; VISp tells more of the first, CA1 less of all."""
+    rows = []
+    for target, name, metric, unit, chance in (
+        ("frame", MOVIES[0], "median error", "s", 7.5),
+        ("frame", MOVIES[0], "accuracy", "", 0.07),
+        ("frame", MOVIES[1], "median error", "s", 7.5),
+        ("frame", MOVIES[1], "accuracy", "", 0.07),
+        ("stimulus", "", "accuracy", "", 1 / 12),
+    ):
+        higher = metric == "accuracy"
+        unsigned = 0.2 if higher else 2.0
+        drawn = 0.4 if higher else 4.0
+        for region in ("VISp", "CA1"):
+            gap = unsigned if region == "VISp" and name == MOVIES[0] else 0.0
+            gap = -unsigned if region == "CA1" else gap
+            gap *= 1 if higher else -1
+            half, wide = unsigned / 2, unsigned / 4
+            value = drawn + gap
+            rows.append(
+                SubsetScore(
+                    region, 12, target, name, "raw kNN", metric, unit, value, value - half,
+                    value + half, chance, drawn, drawn - wide, drawn + wide, gap, gap - half,
+                    gap + half, 5, 8, higher,
+                )
+            )  # fmt: skip
+    return rows
 
 
 def _quality() -> Quality:

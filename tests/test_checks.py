@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
-from grevy.checks import controls_of, folds_of, quality_of
+from grevy.checks import _draws, _of_regions, _regions, controls_of, folds_of, quality_of
 from grevy.config import TrainConfig
-from grevy.controls import behaviour_alone, drift, onset_clock, sample_sizes
+from grevy.controls import behaviour_alone, drift, onset_clock, sample_sizes, subsets
 from grevy.encoders import EncoderSpec
-from grevy.evaluate import frame_problem, identity_problem, label_problem
+from grevy.evaluate import Features, frame_problem, identity_problem, label_problem
 from grevy.model import Run, fingerprint
 from grevy.pairs import ClassPairs, DeltaPairs, Pairs, TimePairs
 from grevy.quality import bits_with_surrogate, consistency, effective_dimension, split, surrogate
 from grevy.questions import Choice, Question, Trainer
 from grevy.recording import Label, Recording, make_recording
+from grevy.report.evidence import _told, controls_said, tables
+from grevy.results import Quality
 from grevy.settings import RunConfig, read_config
 from grevy.splits import block_plan, shuffled_plan, training_spans
 from grevy.training import train
 from grevy.windows import keep
 from test_nulls import lengths_of, prepared, session
 
+Asked = tuple[Recording, Question, list[Features]]
 Trained = dict[tuple[str, str], tuple[Recording, list[TrainConfig]]]
 
 
@@ -142,6 +147,96 @@ def test_the_label_that_is_decoded_is_not_its_own_control() -> None:
     assert [b.labels for b in found.behaviour] == [("speed",)]  # neither angle nor side
     assert (found.clocks, found.drifts) == ((), ())
     assert {d.better for d in found.behaviour[0].differences} == {"embedding"}
+
+
+# --- regions -------------------------------------------------------------------------------------
+REGIONS = ("V1",) * 6 + ("CA1",) * 6
+
+
+def of_regions(seed: int, regions: Sequence[str] = REGIONS, **how: Any) -> Asked:
+    """Six cells that may follow movies, and six that never do."""
+    recording = session(seed, frames=20, **how)
+    rng = np.random.default_rng(seed)
+    deaf = lfilter([1], [1, -0.9], rng.standard_normal((recording.n_samples, 6)), axis=0)
+    x = np.hstack([recording.activity, deaf])
+    whole = make_recording(x, recording.times_s, stimulus=recording.stimulus, regions=regions)
+    problem, plan, features = prepared(whole, folds=5)
+    return whole, Question("repeats", plan, (problem, identity_problem(whole))), features
+
+
+def test_one_region_carries_the_signal_and_the_table_says_which() -> None:
+    recording, question, features = of_regions(2, movies=2, repeats=10, signal=3.0)
+    found = controls_of(recording, [(question, features)], choice(), settings())
+    field, cells = choice().overall.encoder.field, np.arange(12)
+    masks = {"V1": cells < 6, "CA1": cells >= 6}
+    expected = [
+        row
+        for p in question.problems
+        for row in subsets(recording, p, question.plan, masks, field, size=6, n_random=3)
+    ]
+    assert list(found.regions) == expected
+    (table,) = [t for t in tables(found, Quality())["controls"] if t.head[0] == "region"]
+    verdicts = {name: {cells[-1] for n, cells in table.lines if n == name} for name in masks}
+    assert verdicts == {"V1": {"more", "undecided"}, "CA1": {"less"}}
+    assert len(table.lines) == 2 * (2 + 1)
+    said = " ".join(controls_said(found, []))
+    assert "Of frames, 'CA1' (for all 2 stimuli) tells less than as many channels" in said
+    assert "Of the stimulus, 'V1' tells more and 'CA1' tells less than as many channels" in said
+    for r in found.regions:
+        if r.metric == "accuracy":
+            assert (r.low > r.chance) == (r.subset == "V1")
+
+
+def test_where_no_region_carries_a_signal_none_differs_from_draws() -> None:
+    told = []
+    for seed in range(4):
+        recording, question, _ = of_regions(seed, movies=2)
+        masks = _regions(recording, [])
+        for p in question.problems:
+            rows = _of_regions(recording, p, question.plan, masks, choice(), settings())
+            told += [_told(r) for r in rows]
+    assert len(told) == 4 * 2 * (2 * 3 + 1)
+    assert told.count("undecided") >= 0.95 * len(told)
+
+
+@pytest.mark.parametrize(
+    ("regions", "compared", "says"),
+    [
+        ((), [], ""),
+        (("unknown",) * 6 + ("",) * 6, [], ""),
+        (("V1",) * 12, [], "All channels are of one region ('V1'): regions were not compared."),
+        (("V1",) * 8 + ("CA1",) * 4, [], "Fewer than two regions have 5 channels"),
+        (("V1",) * 6 + ("Unknown",) * 6, [], "Fewer than two regions have 5 channels"),
+        (REGIONS, ["V1", "CA1"], ""),
+        (
+            ("CA1",) * 5 + ("V1",) * 5 + ("LGd", ""), ["CA1", "V1"],
+            "2 channels are of no known region with at least 5",
+        ),
+    ],
+)  # fmt: skip
+def test_regions_are_compared_where_two_have_enough_channels(
+    regions: Sequence[str], compared: list[str], says: str
+) -> None:
+    recording, _, _ = of_regions(2, regions, movies=2)
+    said: list[str] = []
+    masks = _regions(recording, said)
+    assert list(masks) == compared
+    assert {len(m) for m in masks.values()} <= {12}
+    assert [recording.regions[i] for m in masks.values() for i in np.flatnonzero(m)] == [
+        r for name in compared for r in regions if r == name
+    ]
+    assert len(said) == bool(says)
+    assert says in " ".join(said)
+
+
+def test_draws_are_as_many_as_decoding_leaves_time_for() -> None:
+    assert _draws(12, 6, [6, 6], 5) == 3
+    many = [_draws(n, 10, [10, n - 10], 10) for n in range(20, 400, 20)]
+    assert many == sorted(many)
+    assert set(many) == {3, 4, 5}
+    assert _draws(300, 20, [20, 280], 10) == 5
+    assert _draws(300, 20, [20] * 2 + [26] * 10, 10) == 3  # every region is decoded as often
+    assert _draws(300, 20, [20, 280], 1) == 3  # decoding itself is short
 
 
 def _features(x: NDArray[np.float32], rows: NDArray[np.int64], seen: object = None):  # type: ignore[no-untyped-def]

@@ -539,16 +539,17 @@ def test_an_embedding_of_a_subset_is_trained_on_its_channels_and_folds() -> None
     config = TrainConfig(
         encoder=EncoderSpec("offset5-model", 4, 3), n_steps=3, batch_size=32, n_negatives=32
     )
-    seen: list[tuple[str, ...]] = []
+    recording = replace(recording, regions=tuple("abcdef"))
+    seen: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
 
     def trainer(part: Recording, spans: Sequence[NDArray[np.int64]]) -> list[Run]:
-        seen.append(part.channels)
+        seen.append((part.channels, part.regions))
         return train([part], [with_spans(config, s) for s in spans])
 
     mask = np.array([True, False, True, True, False, False])
     field = config.encoder.field
     rows = subsets(recording, problem, plan, {"some": mask}, field, n_random=1, trainer=trainer)
-    assert seen[0] == ("channel 0", "channel 2", "channel 3")
+    assert seen[0] == (("channel 0", "channel 2", "channel 3"), ("a", "c", "d"))
     assert len(seen) == 2
     part = make_recording(
         recording.activity[:, mask], recording.times_s, stimulus=recording.stimulus

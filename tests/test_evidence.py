@@ -24,6 +24,9 @@ def test_every_control_has_a_sentence() -> None:
         "better than chance for 2 of 12 stimuli",
         f"For '{fake.MOVIES[1]}' nothing is shown beyond that clock",
         "For 1 of 12 stimuli errors grow with the number of repeats",
+        "Of frames, 'VISp' (for 1 of 2 stimuli) tells more and 'CA1' (for all 2 stimuli) tells "
+        "less than as many channels drawn from all regions (12 each).",
+        "Of the stimulus, 'CA1' tells less than as many channels drawn",
         "108000 samples of the moment are worth about 900 independent ones",
         "stimulus was not decoded from behaviour alone",
     ):
@@ -87,13 +90,22 @@ def test_quality_is_told_beside_what_chance_gives() -> None:
 
 def test_tables_hold_the_numbers_and_p_values_only_where_they_can_be_small() -> None:
     found = tables(CONTROLS, QUALITY)
-    behaviour, clocks, drifts = found["controls"]
+    behaviour, clocks, drifts, regions = found["controls"]
     assert len(behaviour.lines) == len(clocks.lines) == len(drifts.lines) == 12
     assert behaviour.lines[0][1][-1] == "undecided"
     assert [line[1][-1] for line in clocks.lines[:3]] == [
         "clock and more", "clock alone?", "no clock",
     ]  # fmt: skip
     assert drifts.lines[0][1][2] == "7"
+    assert "12 channels of each region, and of 12 drawn from all (5 draws)" in regions.caption
+    assert [(line[0], line[1][-1]) for line in regions.lines] == [
+        ("VISp", "more"), ("CA1", "less"), ("VISp", "undecided"), ("CA1", "less"),
+        ("VISp", "undecided"), ("CA1", "less"),
+    ]  # fmt: skip
+    assert regions.lines[0][1] == (
+        f"frame: {fake.MOVIES[0]}", "median error (s)", "2.00 (1.00 to 3.00)", "4.00", "7.50",
+        "−2.00 (−3.00 to −1.00)", "more",
+    )  # fmt: skip
     (quality,) = found["quality"]
     assert quality.lines[0] == ("held-out bits", ("2.1", "1.9 to 2.3", "1", "0.05"))
     bits = QUALITY.bits
@@ -103,9 +115,32 @@ def test_tables_hold_the_numbers_and_p_values_only_where_they_can_be_small() -> 
     assert few["quality"][0].lines[0][1][3] == "–"
 
 
+def test_a_region_differs_beyond_its_interval_and_beyond_the_draws() -> None:
+    row = CONTROLS.regions[0]
+    for changed in (
+        replace(row, difference_high=0.1),  # over repeats it may be none
+        replace(row, random_low=1.5),  # as good a draw from all is not rare
+        replace(row, difference_low=NAN, difference_high=NAN),
+        replace(row, random=NAN, random_low=NAN, random_high=NAN),
+    ):
+        rows = (changed, *CONTROLS.regions[2:4])
+        (said,) = [w for w in controls_said(Controls(regions=rows), GAPS) if "frames" in w]
+        assert said == (
+            "No region is shown to tell more or less of frames than as many channels drawn from "
+            "all regions (12 each)."
+        )
+
+
 def test_methods_name_what_was_done_and_nothing_else() -> None:
     (text,) = methods(CONTROLS, QUALITY)
-    for words in ("(pupil, running)", "999 other orders", "19 surrogates", "3 seeds", "ripser"):
+    for words in (
+        "(pupil, running)",
+        "999 other orders",
+        "19 surrogates",
+        "3 seeds",
+        "ripser",
+        "windows of 12 channels of each region",
+    ):
         assert words in text
     assert methods(Controls(), Quality()) == []
     (text,) = methods(Controls(sizes=CONTROLS.sizes), Quality())

@@ -284,6 +284,7 @@ def test_the_fingerprint_sees_everything_that_training_sees() -> None:
     assert len(set(seen)) == len(seen)
     assert fingerprint(make()) == seen[0]
     assert fingerprint(make(name="another", channels=("a", "b"))) == seen[0]
+    assert fingerprint(make(regions=("CA1", "CA3"))) == seen[0]
     all_known = {"v": Label(values, "continuous", known=np.ones(20, dtype=bool))}
     assert fingerprint(make(labels=all_known)) == seen[0]
 

@@ -13,7 +13,19 @@ from grevy.errors import ConfigError, DataError
 from grevy.nwb import describe, describe_text, read
 from grevy.nwb import files as nwb_files_module
 from grevy.nwb.clock import axes, increasing
-from nwb_files import TRACES, found, new, noise, noted, series, table, traces, units, written
+from nwb_files import (
+    SEGMENTATION,
+    TRACES,
+    found,
+    new,
+    noise,
+    noted,
+    series,
+    table,
+    traces,
+    units,
+    written,
+)
 
 
 @pytest.fixture
@@ -349,3 +361,64 @@ def test_series_of_neurons_on_different_clocks(path: Path) -> None:
             series(file, f"acquisition/cell_{i}", noise(50, 1)[:, 0], t + (i == 4) * 1e-3)
     with pytest.raises(DataError, match="share one clock; found that '/acquisition/cell_4'"):
         read(path)
+
+
+# --- Where channels lie ---------------------------------------------------------------------------
+
+
+def plane(file: h5py.File, name: str, location: Any, segmentation: str = SEGMENTATION) -> None:
+    """An imaging plane, and the table of ROIs that lies in it."""
+    group = file.create_group(f"general/optophysiology/{name}")
+    group.attrs["neurodata_type"] = "ImagingPlane"
+    group["location"] = location
+    file[f"{segmentation}/imaging_plane"] = h5py.SoftLink(group.name)
+
+
+def test_rois_lie_in_the_imaging_plane_of_their_own_table(path: Path) -> None:
+    with new(path) as file:
+        traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        plane(file, "first", "VISp")
+        other = f"{SEGMENTATION}2"
+        table(file, other, {}, n=4, kind="PlaneSegmentation")
+        plane(file, "second", b"VISl, 175 um", other)
+        second = traces(file, noise(50, 4), np.arange(50) / 10, rois=4, path=f"{TRACES}2")
+        second["rois"].attrs["table"] = file[other].ref
+    assert read(path, series=TRACES).regions == ("VISp",) * 3
+    assert read(path, series=f"{TRACES}2").regions == ("VISl, 175 um",) * 4
+
+
+def test_regions_stay_with_their_channels(path: Path) -> None:
+    """Through the rows of the table, what is accepted, dropped channels and chosen epochs."""
+    x = noise(60, 5)
+    x[3, 1] = np.nan
+    columns = {"location": ["a", "b", "c", "d", "e", "f"], "accepted": [1, 1, 0, 1, 1, 1]}
+    with new(path) as file:
+        group = traces(file, x, np.arange(60) / 10, rois=6, columns=columns)
+        plane(file, "first", "not asked: the rows say more")
+        del group["rois"]
+        group["rois"] = np.array([5, 0, 2, 1, 3])
+        group["rois"].attrs["table"] = file[SEGMENTATION].ref
+        table(file, "intervals/epochs", {"start_time": [1.0], "stop_time": [5.0]},
+              ragged={"tags": [["wake"]]})  # fmt: skip
+    r = read(path, nan="drop-roi", epochs="wake")
+    assert r.regions == ("f", "b", "d")
+    assert np.array_equal(r.activity, x[10:50][:, [0, 3, 4]])
+    assert read(path, nan="interpolate").regions == ("f", "a", "b", "d")
+
+
+@pytest.mark.parametrize("location", ["", 3.0, np.arange(3), ["VISp", "CA1"], h5py.Empty("f")])
+def test_a_location_that_is_no_word_is_none(path: Path, location: Any) -> None:
+    with new(path) as file:
+        traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        plane(file, "first", location)
+    assert read(path).regions == ()
+
+
+def test_a_plane_that_is_gone_or_a_group_is_none(path: Path) -> None:
+    with new(path) as file:
+        traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        file[f"{SEGMENTATION}/imaging_plane"] = h5py.SoftLink("/nowhere")
+    assert read(path).regions == ()
+    with h5py.File(path, "r+") as file:
+        file.create_group("nowhere/location")
+    assert read(path).regions == ()

@@ -242,3 +242,24 @@ def test_algebra_of_intervals() -> None:
         assert np.array_equal(held(intersect(a, b)), held(a) & held(b))
         assert np.array_equal(held(without(a, b)), held(a) & ~held(b))
         assert (a[1:, 0] > a[:-1, 1]).all()
+
+
+# --- Where units lie ------------------------------------------------------------------------------
+
+
+def test_units_lie_where_their_column_or_their_electrodes_say(path: Path) -> None:
+    spiking(path, location=["VISp", "VISp", "CA1", "", "CA1"])
+    assert read(path).regions == ("VISp", "VISp", "CA1", "", "CA1")
+    assert read(path, units="id > 1").regions == ("CA1", "", "CA1")
+    spiking(path, peak_channel_id=[70, 50, 90, 50, 11])
+    where = "general/extracellular_ephys/electrodes"
+    with h5py.File(path, "r+") as file:
+        table(file, where, {"location": ["CA1", "VISp", "LGd"]}, kind="DynamicTable")
+        file[f"{where}/id"][...] = [90, 70, 50]
+    assert read(path).regions == ("VISp", "LGd", "CA1", "LGd", "")
+
+
+@pytest.mark.parametrize("location", [[1.0, 2.0, 3.0, 4.0, 5.0], ["", "", "", "", ""], None])
+def test_units_lie_nowhere_where_no_word_says(path: Path, location: list[Any] | None) -> None:
+    spiking(path, **({} if location is None else {"location": location}))
+    assert read(path).regions == ()

@@ -552,7 +552,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     ("edit", "words"),
     [
         (lambda w: w.pop("format"), "format"),
-        (lambda w: w.update(format_version=2), "version 1; found 2"),
+        (lambda w: w.update(format_version=3), "version from 1 to 2; found 3"),
         (lambda w: w["results"].pop("scores"), "results.scores"),
         (lambda w: w["results"].update(extra=1), "results.extra"),
         (lambda w: w["results"]["scores"][3].update(value="high"), "results.scores.3.value"),
@@ -648,7 +648,7 @@ def test_a_finished_folder_holds_no_temporary_file(movies):
     saved.save_results(out, results, arrays)
     names = {p.name for p in out.iterdir()}
     files = {"report.html", "results.json", "embedding.npz", "scores.csv", "claims.csv"}
-    files |= {"behaviour.csv", "clocks.csv", "drift.csv", "samples.csv"}
+    files |= {"behaviour.csv", "clocks.csv", "drift.csv", "samples.csv", "regions.csv"}
     assert names == {"figures", *files}
     assert all(p.suffix == ".png" for p in (out / "figures").iterdir())
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import TrainConfig
-from .controls import behaviour_alone, drift, onset_clock, sample_sizes
+from .controls import behaviour_alone, drift, onset_clock, sample_sizes, subsets
 from .errors import DataError
 from .evaluate import EMBEDDING, Features, Problem, frame_problem
 from .model import Run
@@ -42,6 +42,7 @@ from .results import (
     Quality,
     RingTest,
     SampleSize,
+    SubsetScore,
 )
 from .search import with_spans
 from .settings import RunConfig, guard
@@ -52,6 +53,12 @@ __all__ = ["controls_of", "folds_of", "quality_of"]
 
 _LEAST_REPEATS = 5
 """Of a movie that is looked at for drift: with fewer no order of them is rare."""
+_LEAST_CHANNELS, _MOST_CHANNELS = 5, 50
+"""Of a region that is decoded from, and that are taken of each."""
+_UNKNOWN = ("", "unknown")
+"""What files say of a place that nobody knows."""
+_DRAWS = (3, 5)
+"""The fewest and the most draws of channels that regions stand beside."""
 _OURS = ("frame", "stimulus")
 _Null = tuple[Recording, Sequence[Run]]
 
@@ -80,7 +87,7 @@ def controls_of(
     choice: Choice,
     config: RunConfig,
 ) -> Controls:
-    """Could behaviour, a clock or a drift explain the scores, and how many samples are there?
+    """Could behaviour, a clock or a drift explain the scores, of which region and samples are they?
 
     Parameters
     ----------
@@ -100,6 +107,8 @@ def controls_of(
     drifts: list[Drift] = []
     sizes: list[SampleSize] = []
     said: list[str] = []
+    masks = _regions(recording, said)
+    regions: list[SubsetScore] = []
     for question, features in questions:
         if question.plan.shuffled:
             said.append("Shuffled folds leak: no control means anything beside their scores.")
@@ -109,12 +118,14 @@ def controls_of(
         for problem in question.problems:
             row = _behaviour(recording, question, problem, features, choice, config, said)
             found += [] if row is None else [row]
+            regions += _of_regions(recording, problem, question.plan, masks, choice, config)
         if question.what == "repeats":
             clocks += _clocks(recording, question, features, config, said)
             drifts += _drifts(recording, question, features, config, said)
     return Controls(
-        tuple(found), tuple(clocks), tuple(drifts), tuple(sizes), tuple(dict.fromkeys(said))
-    )
+        tuple(found), tuple(clocks), tuple(drifts), tuple(sizes), tuple(dict.fromkeys(said)),
+        tuple(regions),
+    )  # fmt: skip
 
 
 def _behaviour(
@@ -185,6 +196,64 @@ def _drifts(
         replace(problem, subset=subset), plan, recording.epochs, features,
         n=config.nulls, seed=config.seed, device=config.device,
     )  # fmt: skip
+
+
+def _regions(recording: Recording, said: list[str]) -> dict[str, NDArray[np.bool_]]:
+    """Channels of every region that has enough of them; nothing for fewer than two regions."""
+    where = np.array(recording.regions, dtype=object)
+    names = [
+        name for name in dict.fromkeys(recording.regions) if name.strip().lower() not in _UNKNOWN
+    ]
+    masks = {name: where == name for name in names}
+    large = {name: mask for name, mask in masks.items() if mask.sum() >= _LEAST_CHANNELS}
+    if len(large) < 2 and names:
+        one = len(names) == 1 and masks[names[0]].all()
+        said.append(
+            f"All channels are of one region ('{names[0]}'): regions were not compared."
+            if one
+            else f"Fewer than two regions have {_LEAST_CHANNELS} channels: they were not compared."
+        )
+        return {}
+    left = recording.n_channels - sum(int(mask.sum()) for mask in large.values())
+    if large and left:
+        said.append(
+            f"{left} channels are of no known region with at least {_LEAST_CHANNELS}: they were "
+            "drawn with all others, and not decoded from by themselves."
+        )
+    return large
+
+
+def _of_regions(
+    recording: Recording,
+    problem: Problem,
+    plan: Plan,
+    masks: dict[str, NDArray[np.bool_]],
+    choice: Choice,
+    config: RunConfig,
+) -> list[SubsetScore]:
+    """Raw windows of each region, at one number of channels."""
+    if not masks:
+        return []
+    counts = [int(mask.sum()) for mask in masks.values()]
+    size, field = min(_MOST_CHANNELS, *counts), choice.overall.encoder.field
+    return subsets(
+        recording, problem, plan, masks, field, size=size,
+        n_random=_draws(recording.n_channels, size, counts, len(field)), seed=config.seed,
+        device=config.device,
+    )  # fmt: skip
+
+
+def _draws(n_channels: int, size: int, counts: Sequence[int], window: int) -> int:
+    """How many draws take no longer than decoding did, from numbers alone: runs are repeatable.
+
+    To decode raw windows of `size` channels takes about `share` of what all decoders take, as was
+    measured for 20 to 320 channels and windows of 10 samples (docs/log.md).
+    """
+    some, every = size * window, n_channels * window
+    share = (some + 200) / (600 + every + every**2 / 3000)
+    thinned = sum(count > size for count in counts)
+    fit = (1 / share - (len(counts) - thinned)) / (1 + thinned)
+    return int(np.clip(fit, *_DRAWS))
 
 
 # Quality

@@ -135,6 +135,9 @@ class Recording:
     notes : tuple of str
         What reading did that a reader of the results must know (orientation, dropped timestamp,
         NaN policy, rejected ROIs), one sentence each.
+    regions : tuple of str, length C or 0
+        Where each channel lies, in the file's words, "" where it does not say; empty where it says
+        nothing of any.
     """
 
     activity: NDArray[np.float32]
@@ -147,6 +150,7 @@ class Recording:
     activity_unit: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -203,6 +207,7 @@ def make_recording(
     epochs: ArrayLike | None = None,
     labels: Mapping[str, Label] | None = None,
     channels: Sequence[str] = (),
+    regions: Sequence[str] = (),
     stimulus: StimulusTrack | None = None,
     name: str = "",
     activity_unit: str = "",
@@ -223,7 +228,7 @@ def make_recording(
     epochs : array_like, shape (E, 2), optional
         [start, stop) sample numbers of unbroken stretches, in order and without overlap. Found
         from gaps in `times_s` where absent.
-    labels, channels, stimulus, name, activity_unit, source, notes
+    labels, channels, regions, stimulus, name, activity_unit, source, notes
         As in `Recording`.
 
     Returns
@@ -271,6 +276,11 @@ def make_recording(
         _check_label(key, label, len(times))
     if channels and len(channels) != x.shape[1]:
         raise DataError(f"found {len(channels)} channel names for {x.shape[1]} channels.")
+    if regions and len(regions) != x.shape[1]:
+        raise DataError(
+            f"regions must name one for each of the {x.shape[1]} channels, or none; found "
+            f"{len(regions)}. Use '' where one is not known."
+        )
     return Recording(
         activity=x,
         times_s=times,
@@ -282,6 +292,7 @@ def make_recording(
         activity_unit=activity_unit,
         source=source,
         notes=tuple(notes),
+        regions=tuple(regions),
     )
 
 

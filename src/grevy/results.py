@@ -415,13 +415,17 @@ class FoldSummary:
 
 @dataclass(frozen=True)
 class Controls:
-    """What else could explain the scores; `unchecked` says what was not asked, and why."""
+    """What else could explain the scores; `unchecked` says what was not asked, and why.
+
+    `regions` are subsets of the channels, one a region.
+    """
 
     behaviour: tuple[BehaviourAlone, ...] = ()
     clocks: tuple[OnsetClock, ...] = ()
     drifts: tuple[Drift, ...] = ()
     sizes: tuple[SampleSize, ...] = ()
     unchecked: tuple[str, ...] = ()
+    regions: tuple[SubsetScore, ...] = ()
 
 
 @dataclass(frozen=True)

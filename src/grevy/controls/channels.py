@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 import torch
@@ -138,7 +139,8 @@ def _decoded_from(
     part = replace(
         recording,
         activity=np.ascontiguousarray(recording.activity[:, mask]),
-        channels=tuple(c for c, kept in zip(recording.channels, mask, strict=True) if kept),
+        channels=tuple(compress(recording.channels, mask)),
+        regions=tuple(compress(recording.regions, mask)),
     )
     epochs = recording.epochs
     spans = [training_spans(plan, epochs, fold) for fold in range(plan.n_folds)]

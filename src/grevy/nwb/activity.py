@@ -25,7 +25,7 @@ from .files import (
     text,
     walk,
 )
-from .tables import referenced
+from .tables import places, referenced
 
 __all__ = [
     "Kind",
@@ -99,17 +99,19 @@ class Traces:
     path: str
     notes: tuple[str, ...] = ()
     epochs: NDArray[np.int64] | None = field(default=None)
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How a source lies in the file: its axes, clock, ROI table rows and which are accepted."""
+    """How a source lies in the file: its axes, clock, ROI table rows, which are accepted, where."""
 
     axes: Axes
     clock: Clock
     ids: tuple[str, ...]
     accepted: NDArray[np.bool_] | None = None
     accepted_by: str = ""
+    regions: tuple[str, ...] = ()
 
 
 def find_activity(file: Any) -> list[Source]:
@@ -212,6 +214,7 @@ def layout(source: Source) -> Layout:
         tuple(str(i) for i in ids),
         accepted,
         f"{plane.name}.{column}" if column else "",
+        places(plane, rows),
     )
 
 
@@ -260,7 +263,9 @@ def read_activity(
     x = _values(source, how, when)[: how.axes.n_samples]
     word = "" if source.kind == "one series a neuron" else "roi "
     channels = np.array([f"{word}{i}" for i in how.ids], dtype=object)
-    channels = channels if keep is None else channels[keep]
+    regions = np.array(how.regions or ("",) * len(channels), dtype=object)
+    if keep is not None:
+        channels, regions = channels[keep], regions[keep]
     wrong = wrong_steps(when)
     if wrong:
         if times == "refuse":
@@ -278,9 +283,12 @@ def read_activity(
     else:
         borders = None
         x, stays, said = _finite(x, when, channels, source.path, nan)
-        channels = channels[stays]
+        channels, regions = channels[stays], regions[stays]
     unit = text(source.first["data"].attrs.get("unit", ""))
-    return Traces(x, when, tuple(channels), unit, source.path, (*notes, *said), borders)
+    return Traces(
+        x, when, tuple(channels), unit, source.path, (*notes, *said), borders,
+        tuple(regions) if any(regions) else (),
+    )  # fmt: skip
 
 
 def _values(source: Source, how: Layout, when: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -118,6 +119,7 @@ def read(
             epochs=traces.epochs,
             labels=found,
             channels=traces.channels,
+            regions=traces.regions,
             stimulus=track,
             name=Path(of_file(path)).name,
             activity_unit=traces.unit,
@@ -207,9 +209,7 @@ def _within(traces: Traces, time: Spans | None, invalid: Spans) -> Traces:
     new = (np.diff(kept) > 1) | (np.diff(stretch[kept]) > 0) | (np.diff(span[kept]) != 0)
     edges = np.concatenate([[0], np.flatnonzero(new) + 1, [len(kept)]])
     borders = np.stack([edges[:-1], edges[1:]], axis=1)
-    return Traces(
-        traces.x[kept], when[kept], traces.channels, traces.unit, traces.path, traces.notes, borders
-    )
+    return replace(traces, x=traces.x[kept], times_s=when[kept], epochs=borders)
 
 
 def _stimuli(

@@ -10,9 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .files import is_array, is_group, load, neurodata_type, numbers, texts, walk
+from .files import (
+    holds,
+    is_array,
+    is_group,
+    load,
+    neurodata_type,
+    numbers,
+    refers,
+    text,
+    texts,
+    walk,
+)
 
-__all__ = ["Table", "few_values", "interval_tables", "referenced", "table"]
+__all__ = ["Table", "few_values", "interval_tables", "places", "referenced", "table"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +123,37 @@ def referenced(region: Any) -> Table | None:
     except (KeyError, ValueError, TypeError, OSError, RuntimeError):
         return None
     return table(group.name.strip("/"), group) if is_group(group) else None
+
+
+def places(one: Table, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    """Where some rows lie: by their column `location`, else by the imaging plane of the table.
+
+    Parameters
+    ----------
+    one : Table
+    rows : array of int64, shape (n,)
+        -1 for a row that is none.
+
+    Returns
+    -------
+    tuple of str
+        One a row, "" where the file does not say; empty where it says nothing of any.
+    """
+    each: list[str] = []
+    if "location" in one.plain:
+        column = one.group["location"]
+        words = one.column("location").tolist() if _is_text(column) and column.ndim == 1 else []
+        each = [words[i] if i >= 0 else "" for i in rows] if words else []
+    else:
+        plane = one.group.get("imaging_plane")
+        place: Any = plane.get("location") if is_group(plane) else None
+        each = [text(load(place))] * len(rows) if _is_text(place) and place.size == 1 else []
+    known = all(isinstance(word, str) for word in each) and any(each)
+    return tuple(each) if known else ()
+
+
+def _is_text(thing: Any) -> bool:
+    return holds(thing, "OS") and not refers(thing)
 
 
 def few_values(values: NDArray[Any], most: int = 12) -> tuple[tuple[str, int], ...]:

@@ -13,7 +13,7 @@ from ..errors import ConfigError, DataError, LimitError
 from .activity import Traces
 from .files import holds, is_group, load, numbers, refers, refuse_ages, refuse_size, seconds
 from .intervals import Spans, intersect, union
-from .tables import Table, few_values, referenced, table
+from .tables import Table, few_values, places, referenced, table
 
 __all__ = [
     "DEFAULT_BIN_S",
@@ -392,4 +392,15 @@ def read_units(
     if silent:
         notes.append(f"{silent} of the units have no spike in the time that was read.")
     channels = tuple(f"unit {i}" for i in units.ids[rows])
-    return Traces(x, (start + stop) / 2, channels, "spikes/bin", "units", tuple(notes), epochs)
+    return Traces(
+        x, (start + stop) / 2, channels, "spikes/bin", "units", tuple(notes), epochs,
+        _places(units, rows),
+    )  # fmt: skip
+
+
+def _places(units: Units, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    """Where some units lie: as `Units.column` finds it, () where the file does not say."""
+    if "location" in units.table.plain:
+        return places(units.table, rows)
+    found = _electrode_rows(units.table)
+    return () if found is None else places(found[0], found[1][rows])

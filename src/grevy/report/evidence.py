@@ -16,6 +16,7 @@ from ..results import (
     HeldOutBits,
     OnsetClock,
     Quality,
+    SubsetScore,
 )
 from .numbers import NOTHING, Scale, amount
 from .verdicts import ALPHA
@@ -266,6 +267,91 @@ def _drift_table(rows: Sequence[Drift]) -> Table | None:
     )  # fmt: skip
 
 
+# Regions
+
+
+def _told(row: SubsetScore) -> str:
+    """Whether a region tells more or less: beyond the interval over repeats, and beyond draws."""
+    sign = 1 if row.higher_is_better else -1
+    ours, low, high = (
+        sign * v for v in (row.value - row.random, row.difference_low, row.difference_high)
+    )
+    draws = [sign * (v - row.random) for v in (row.random_low, row.random_high)]
+    if min(low, high) > 0 and ours > max(draws):
+        return "more"
+    return "less" if max(low, high) < 0 and ours < min(draws) else "undecided"
+
+
+def _by_target(rows: Sequence[SubsetScore]) -> dict[str, list[SubsetScore]]:
+    """Rows of each target, in the metric of sentences."""
+    found: dict[str, list[SubsetScore]] = {}
+    for target in dict.fromkeys(r.target for r in rows):
+        own = [r for r in rows if r.target == target]
+        main = _main([r.metric for r in own])
+        found[target] = [r for r in own if r.metric == main]
+    return {target: own for target, own in found.items() if own}
+
+
+def _regions_said(rows: Sequence[SubsetScore]) -> list[str]:
+    said = []
+    for target, own in _by_target(rows).items():
+        parts = []
+        for word in ("more", "less"):
+            named = []
+            for name in dict.fromkeys(r.subset for r in own):
+                told = [_told(r) == word for r in own if r.subset == name]
+                many = f" (for {_of(sum(told), len(told))})" if len(told) > 1 else ""
+                named += [f"'{name}'{many}"] if any(told) else []
+            tell = "tells" if len(named) == 1 else "tell"
+            parts += [f"{', '.join(named)} {tell} {word}"] if named else []
+        found = f"Of {_target(target)}, {' and '.join(parts)}" if parts else (
+            f"No region is shown to tell more or less of {_target(target)}"
+        )  # fmt: skip
+        said.append(
+            f"{found} than as many channels drawn from all regions ({own[0].n_channels} each)."
+        )
+    return said
+
+
+def _regions_table(rows: Sequence[SubsetScore]) -> Table | None:
+    if not rows:
+        return None
+    lines = []
+    for r in (r for own in _by_target(rows).values() for r in own):
+        scale = Scale(r.metric, r.unit, [r.value, r.random, r.chance])
+        lines.append(
+            (
+                r.subset,
+                (
+                    f"{r.target}: {r.stimulus}" if r.stimulus else r.target,
+                    f"{r.metric}{f' ({scale.unit})' if scale.unit else ''}",
+                    f"{scale.number(r.value)} ({scale.interval(r.low, r.high)})",
+                    scale.number(r.random),
+                    scale.number(r.chance),
+                    f"{scale.number(r.difference, sign=True)} "
+                    f"({scale.interval(r.difference_low, r.difference_high, sign=True)})",
+                    _told(r),
+                ),
+            )
+        )
+    n, draws = rows[0].n_channels, rows[0].n_random
+    head = (
+        "region",
+        "decoded",
+        "metric",
+        "region (95 %)",
+        "drawn",
+        "chance",
+        "difference (95 %)",
+        "verdict",
+    )
+    return Table(
+        f"Decoded from raw windows of {n} channels of each region, and of {n} drawn from all "
+        f"({draws} draw{'s' if draws != 1 else ''})",
+        head, tuple(lines),
+    )  # fmt: skip
+
+
 # All controls
 
 
@@ -274,6 +360,7 @@ def controls_said(controls: Controls, gaps: Sequence[Difference]) -> list[str]:
     said = [line for row in controls.behaviour if (line := _behaviour_said(row, gaps))]
     said += _clocks_said(controls.clocks)
     said += _drifts_said(controls.drifts)
+    said += _regions_said(controls.regions)
     for row in controls.sizes:
         said.append(
             f"{row.n_samples} samples of {_series(row.series)} are worth about "
@@ -396,6 +483,7 @@ def tables(controls: Controls, quality: Quality) -> dict[str, list[Table]]:
         _behaviour_table(controls.behaviour),
         _clock_table(controls.clocks),
         _drift_table(controls.drifts),
+        _regions_table(controls.regions),
     ]
     return {
         "controls": [t for t in first if t is not None],
@@ -456,6 +544,14 @@ def methods(controls: Controls, quality: Quality) -> list[str]:
             "For drift each held-out presentation was decoded from one other at a time; errors "
             "were regressed on the number of repeats between them, with a level for each "
             f"presentation, beside {n} other orders of the repeats (Mantel 1967)."
+        )
+    if controls.regions:
+        n, draws = controls.regions[0].n_channels, controls.regions[0].n_random
+        said.append(
+            f"Raw windows of {n} channels of each region were decoded on the same folds, the mean "
+            f"over {draws} draws where a region has more, beside {draws} draws of {n} from all "
+            "channels; a region tells more or less where the 95 % interval of the difference over "
+            "repeats leaves out zero and its score lies outside the middle 95 % of the draws."
         )
     if controls.sizes:
         said.append(

@@ -18,11 +18,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..atomic import write_atomic
 from ..errors import FormatError
-from ..results import Claim, EmbeddingArrays, OnsetClock, Results, SampleSize, Score
+from ..results import (
+    Claim,
+    EmbeddingArrays,
+    OnsetClock,
+    Results,
+    SampleSize,
+    Score,
+    SubsetScore,
+)
 
 __all__ = ["FORMAT_VERSION", "load_results", "save_results", "write_whole"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no regions."""
 _FORMAT = "grevy-results"
 _RESULTS: TypeAdapter[Results] = TypeAdapter(Results)
 _KINDS = {
@@ -52,7 +61,7 @@ def save_results(out: Path, results: Results, embedding: EmbeddingArrays | None)
         Folder, made where it is missing.
     results : Results
         Goes to results.json, its scores and claims to scores.csv and claims.csv too; what there is
-        of controls to behaviour.csv, clocks.csv, drift.csv and samples.csv.
+        of controls to behaviour.csv, clocks.csv, drift.csv, samples.csv and regions.csv.
     embedding : EmbeddingArrays or None
         Goes to embedding.npz; None removes that file.
     """
@@ -131,9 +140,9 @@ def _read_results(path: Path) -> Results:
         ) from error
     if not isinstance(whole, dict) or whole.get("format") != _FORMAT:
         raise FormatError(f"{path} must have the format '{_FORMAT}'; it has not.")
-    if whole.get("format_version") != FORMAT_VERSION:
+    if whole.get("format_version") not in range(1, FORMAT_VERSION + 1):
         raise FormatError(
-            f"{path} must have format version {FORMAT_VERSION}; found "
+            f"{path} must have a format version from 1 to {FORMAT_VERSION}; found "
             f"{str(whole.get('format_version'))[:20]}. Upgrade grevy, or use the one that wrote it."
         )
     try:
@@ -217,6 +226,7 @@ def _controls(results: Results) -> list[tuple[str, type[Any], list[Any]]]:
         ("clocks.csv", OnsetClock, list(c.clocks)),
         ("drift.csv", _DriftAt, drifts),
         ("samples.csv", SampleSize, list(c.sizes)),
+        ("regions.csv", SubsetScore, list(c.regions)),
     ]
 
 
