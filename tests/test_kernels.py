@@ -39,7 +39,9 @@ from grevy.kernels import KernelsFailed  # noqa: E402
 from grevy.kernels import gpu as kernels  # noqa: E402
 from grevy.kernels.launch import _variant, planned  # noqa: E402
 
-SHAPES = [(1, 1, 3, 4), (2, 1, 41, 24), (3, 1, 40, 40), (3, 2, 16, 16), (5, 1, 70, 130)]
+# The last is wider than a tile in all ways; interpreted it is slow, and has fewer taps.
+SHAPES = [(1, 1, 3, 4), (2, 1, 41, 24), (3, 1, 40, 40), (3, 2, 16, 16)]
+SHAPES += [(5 if WHERE == "cuda" else 1, 1, 70, 130)]
 # Interpreted, products of bfloat16 are not to be had; float16 takes the same road.
 NARROW = torch.bfloat16 if WHERE == "cuda" else torch.float16
 KINDS = [torch.float32, NARROW]
@@ -426,18 +428,21 @@ def test_training_with_kernels_is_training_without(
     assert whole == (0 if pieces else 4)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "pieces"),
-    [
-        ("offset10-model", False),
-        ("offset1-model-v2", False),
+ENCODERS = [
+    ("offset10-model", False),
+    ("offset1-model-v2", False),
+    ("offset1-model-mse", True),
+    ("offset4-model-2x-subsample", True),
+]
+if WHERE == "cuda":
+    ENCODERS += [
         ("offset1-model-v4", False),
         ("offset1-model", False),
-        ("offset1-model-mse", True),
-        ("offset4-model-2x-subsample", True),
         ("offset10-model-mse", True),
-    ],
-)
+    ]
+
+
+@pytest.mark.parametrize(("architecture", "pieces"), ENCODERS)
 def test_encoders_as_a_whole(architecture: str, pieces: bool, trained: Any) -> None:
     config = replace(QUICK, encoder=EncoderSpec(architecture, 6, 4), n_steps=3)
     ours, whole = trained(config, fast=True)

@@ -55,8 +55,8 @@ print(told[-1].total, peak() - start)
     "shape",
     [
         ("offset10-model", "128", "2048", "float32"),
-        ("offset10-model", "128", "2048", "bfloat16"),
-        ("offset36-model", "64", "2048", "float32"),
+        pytest.param(("offset10-model", "128", "2048", "bfloat16"), marks=pytest.mark.slow),
+        pytest.param(("offset36-model", "64", "2048", "float32"), marks=pytest.mark.slow),
         ("offset1-model", "64", "8192", "float32"),
     ],
 )
