@@ -41,7 +41,7 @@ from grevy.kernels.launch import _variant, planned  # noqa: E402
 
 # The last is wider than a tile in all ways; interpreted it is slow, and has fewer taps.
 SHAPES = [(1, 1, 3, 4), (2, 1, 41, 24), (3, 1, 40, 40), (3, 2, 16, 16)]
-SHAPES += [(5 if WHERE == "cuda" else 1, 1, 70, 130)]
+SHAPES += [(5 if WHERE == "cuda" else 2, 1, 70, 130)]
 # Interpreted, products of bfloat16 are not to be had; float16 takes the same road.
 NARROW = torch.bfloat16 if WHERE == "cuda" else torch.float16
 KINDS = [torch.float32, NARROW]
@@ -384,8 +384,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Any:
                 patch.setattr(module, "kernels_for", lambda x, **_: kernels if fast else None)
             patch.setattr(fused.Fused, "step", counted)
             # Runs of any width in one stack, without room between their rows, as on a GPU.
-            patch.setattr(training, "_STRIDE", 1)
-            patch.setattr(optimiser, "_ALIGNED", 1)
+            patch.setattr(training, "ALIGNED", 1)
+            patch.setattr(optimiser, "ALIGNED", 1)
             configs = [replace(config, learning_rate=rate) for rate in (1e-2, 1e-3)]
             found = train([_session()], configs, device=WHERE)
         # On a GPU one more is planned, and not done, so that all kernels are compiled together.

@@ -214,7 +214,7 @@ def test_no_string_of_a_run_becomes_markup(shift):
         assert shown in page.text
 
 
-@pytest.mark.parametrize("shift", [0, 15])
+@pytest.mark.parametrize("shift", [0, 11, 22])
 def test_no_name_becomes_markup_in_figures_or_the_live_view(shift):
     turn = payload_of(shift)
     results, arrays = fake.movies()

@@ -11,11 +11,11 @@ from .config import Adam
 from .kernels import kernels_for
 from .model import OptimiserState
 
-__all__ = ["Optimiser", "Parameters"]
+__all__ = ["ALIGNED", "Optimiser", "Parameters"]
 
 
-_ALIGNED = 16
-"""Numbers of float32 at whose multiples the memory of a tensor begins."""
+ALIGNED = 16
+"""Numbers of float32 at whose multiples tensors begin, and that a processor takes at once."""
 
 
 class Parameters:
@@ -56,7 +56,7 @@ class Parameters:
         runs = len(stacked[0][0])
         flat = torch.cat([p.reshape(runs, -1) for p in parts], dim=1)
         if where.type == "cpu":  # every run's row begins as it would alone, or bits would differ
-            room = torch.zeros(runs, -(-flat.shape[1] // _ALIGNED) * _ALIGNED)
+            room = torch.zeros(runs, -(-flat.shape[1] // ALIGNED) * ALIGNED)
             room[:, : flat.shape[1]] = flat
             flat = room[:, : flat.shape[1]]
         self.flat = flat.to(where)

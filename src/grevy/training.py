@@ -20,6 +20,7 @@ from .kernels import load_ahead
 from .masks import check_masks
 from .memory import available
 from .model import Run, activity_tensor, choose_device, fingerprint
+from .optimiser import ALIGNED
 from .padding import alike, cut, padded
 from .pairs import prepare_sessions
 from .playback import lane
@@ -35,9 +36,6 @@ __all__ = ["Checkpoint", "Progress", "adapt", "resume", "train"]
 
 _TOGETHER = 2**16
 """References times hidden units that one worker holds at once."""
-_STRIDE = 16
-"""Numbers that a processor takes at once: where a run's share of a batch or of a weight is no
-multiple of it, the run trains alone on a CPU, or its last bits would depend on its company."""
 _LANES = 4
 """Stacks that share a GPU at a time."""
 _LARGE = 1e3
@@ -472,8 +470,9 @@ def _most(activity: list[Activity], members: list[Prepared]) -> int:
         one = predict(activity, padded(members)[:1])
         return 24 if one is None else max(1, available(where) // (2 * _LANES * one.total))
     width = config.encoder.hidden if isinstance(config.encoder, EncoderSpec) else 64
+    # Where a run's share of a batch or of a weight is no multiple, company would change its bits.
     sizes = [w.numel() for session in members[0].weights for w in session if w.dim() > 1]
-    if any(size % _STRIDE for size in (*sizes, config.batch_size or 1)):
+    if any(size % ALIGNED for size in (*sizes, config.batch_size or 1)):
         return 1
     return max(1, _TOGETHER // ((config.batch_size or 2**16) * width))
 
