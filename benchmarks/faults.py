@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
@@ -29,15 +30,18 @@ from grevy.nwb import write_openscope
 from grevy.synthetic import openscope
 
 STEPS = {"fit": 150, "search": 30, "run": 30}
+NAMES = (*STEPS, "export")
 
 
 @dataclass(frozen=True)
 class Command:
-    """Words of a command that takes --out, and which of the files that it leaves must be equal."""
+    """Words of a command that takes --out, which of the files that it leaves must be equal, and
+    the command that comes before it."""
 
     words: tuple[str, ...]
     out: str
     equal: tuple[str, ...]
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ def commands(folder: Path) -> dict[str, Command]:
     np.savez(folder / "d.npz", x=cells.astype(np.float32), angle=np.sin(angle))
     write_openscope(folder / "s.nwb", openscope(movies=2, n_repeats=5, n_frames=40, n_cells=8))
     always = ("--checkpoint-s", "0", "--quiet")
+    small = ("--steps", "10", "--search-steps", "5", "--folds", "2", "--temperature", "1",
+             "--latents", "3", "--nulls", "0", "--device", "cpu", *always)  # fmt: skip
     return {
         "fit": Command(
             ("fit", "d.npz", "--labels", "angle", "--steps", str(STEPS["fit"]), "--hidden", "8",
@@ -76,6 +82,9 @@ def commands(folder: Path) -> dict[str, Command]:
              "--temperature", "1", "0.3", "--latents", "3", "--nulls", "19", "--early-stop",
              "--device", "cpu", *always),
             "out", ("scores.csv", "claims.csv", "model.safetensors", "embedding.npz", "models/*"),
+        ),
+        "export": Command(
+            ("export", "done", "--quiet"), "e.nwb", (), ("run", "s.nwb", "--out", "done", *small)
         ),
     }  # fmt: skip
 
@@ -111,9 +120,32 @@ def ended(child: int, until: float | None = None) -> int | None:
 def contents(out: Path, patterns: Sequence[str]) -> dict[str, bytes]:
     """Files by name."""
     if not out.is_dir():
-        return {"": out.read_bytes()} if out.exists() else {}
+        said = said_by if out.suffix == ".nwb" else Path.read_bytes
+        return {"": said(out)} if out.exists() else {}
     found = sorted(p for pattern in patterns for p in out.glob(pattern))
     return {str(p.relative_to(out)): p.read_bytes() for p in found}
+
+
+def said_by(file: Path) -> bytes:
+    """All that an NWB file holds, but for the ids that every object of a new file is given."""
+    parts = []
+    with h5py.File(file) as nwb:
+
+        def known(value: object) -> object:
+            if isinstance(value, h5py.Reference):
+                return nwb[value].name
+            if isinstance(value, np.ndarray) and value.dtype == object:
+                return [known(one) for one in value.flatten()]
+            return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+        def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            own = {k: known(v) for k, v in sorted(item.attrs.items()) if k != "object_id"}
+            held = known(item[()]) if isinstance(item, h5py.Dataset) else None
+            parts.append(repr((name, own, held)))
+
+        visit("/", nwb)
+        nwb.visititems(visit)
+    return "\n".join(parts).encode()
 
 
 def remove(out: Path) -> None:
@@ -136,6 +168,8 @@ def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -
     """Kill a command so many times and count; AssertionError where it does not go on at all."""
     out = Path(command.out)
     words = [*command.words, "--out", command.out]
+    if command.before:
+        assert ended(start(command.before)) == 0, f"what comes before {name} fails"
     begin = time.monotonic()
     assert ended(start(words)) == 0, f"{name} does not even end by itself"
     took = time.monotonic() - begin
@@ -158,7 +192,8 @@ def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -
                 if file != "grid.json":  # an index that grows
                     compared += len(blob)
                     lost += differing(whole.get(file, b""), blob)
-            if not (out / "report.html").exists():  # the last thing that a run writes
+            # The last thing that a run writes; an export has its name when it is whole.
+            if not (out / "report.html").exists() and not (name == "export" and out.exists()):
                 continue
         else:
             assert code == 0, f"{name} left with {code} after {killed} kills"
@@ -181,7 +216,7 @@ def program(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little"))
-    parser.add_argument("--commands", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--commands", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(argv)
     torch.set_num_threads(1)

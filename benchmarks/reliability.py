@@ -362,7 +362,9 @@ PROMISES = (
     ),
     Promise(
         "T26", "Help and import load nothing heavy; the doctor passes",
-        check="""surface::import_and_help_are_light doctor::it_passes_here
+        check="""surface::import_and_help_are_light
+        surface::a_bad_recording_is_refused_before_what_decodes_and_draws_is_loaded
+        doctor::it_passes_here
         doctor::what_fails_is_said_and_is_no_success""",
     ),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from grevy.config import PRESETS
 from parity_data import RATS
 from science_recordings import MODES, RESULTS, kept, mean_ci
 
@@ -122,6 +123,33 @@ def robust_rats(rows: dict[str, Row]) -> str:
         f"width was chosen among five on these very stretches, with other seeds; cicero alone was "
         f"not looked at before, so its gain is the one that selection cannot explain."
     )
+
+
+def candidates() -> list[str]:
+    """What was tried for the preset, from the newest run of candidates.py."""
+    found = json.loads(sorted(RESULTS.glob("candidates-*.json"))[-1].read_text())
+    gains = {(r["candidate"], r["preset"], r["round"]): r for r in found["gains"]}
+    agree = {(r["candidate"], r["preset"], r["round"]): r["R2"] for r in found["consistency"]}
+    names = dict.fromkeys(r["candidate"] for r in found["gains"])
+    plain = np.mean(agree["plain", "plain", "confirm"])
+    lines = [
+        "| candidate | choosing | confirming | choosing, smoothed | confirming, smoothed | "
+        "consistency of rats, confirming |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        cells = [name]
+        for preset in PRESETS:
+            for stage in found["rounds"]:
+                row = gains[name, preset, stage]
+                low, high = (f"{100 * x:+.1f}" for x in row["ci"])
+                cells.append(
+                    f"{100 * row['gain']:+.1f} % ({low} to {high}), {row['tasks_better']} of "
+                    f"{len(row['tasks'])}"
+                )
+        cells.append(f"{np.mean(agree[name, 'plain', 'confirm']):.2f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", f"The consistency of rats is {plain:.2f} with the plain settings."]
 
 
 def rats_figure(rows: dict[str, Row], path: Path) -> None:
@@ -240,6 +268,18 @@ def main() -> None:
         robust_rats(rows),
         "",
         "![Error of position in four rats](images/results-rats.png)",
+        "",
+        "## What else was tried",
+        "",
+        "Gain over the plain settings at the same seed and task, of an error its relative "
+        "decrease, of an accuracy or R2 the decrease of what is missing to 1: means over twelve "
+        "tasks (eight recordings; rats by time and by behaviour), 95 % intervals over tasks, and "
+        "in how many of them the candidate was better; tasks that a candidate does not change do "
+        "not count. Candidates are chosen inside the first 80 % of each recording and confirmed, "
+        "with other seeds, on the last 20 %; "
+        "`benchmarks/candidates.py`, docs/log.md says what came of it.",
+        "",
+        *candidates(),
         "",
         "## Where nothing should be found",
         "",

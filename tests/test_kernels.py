@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,7 +41,7 @@ if "grevy.kernels.gpu" in sys.modules and WHERE == "cpu":
 
 from grevy.kernels import KernelsFailed  # noqa: E402
 from grevy.kernels import gpu as kernels  # noqa: E402
-from grevy.kernels.launch import _variant, planned  # noqa: E402
+from grevy.kernels.launch import Launch, _variant, compile_all, planned  # noqa: E402
 
 # The last is wider than a tile in all ways; interpreted it is slow, and has fewer taps.
 SHAPES = [(1, 1, 3, 4), (2, 1, 41, 24), (3, 1, 40, 40), (3, 2, 16, 16)]
@@ -45,6 +49,16 @@ SHAPES += [(5 if WHERE == "cuda" else 2, 1, 70, 130)]
 # Interpreted, products of bfloat16 are not to be had; float16 takes the same road.
 NARROW = torch.bfloat16 if WHERE == "cuda" else torch.float16
 KINDS = [torch.float32, NARROW]
+
+
+def _half(*options: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Every combination on a GPU; interpreted, which is slow, every second one."""
+    combinations = product(*map(enumerate, options))
+    return [
+        tuple(value for _, value in combination)
+        for combination in combinations
+        if WHERE == "cuda" or sum(i for i, _ in combination) % 2 == 0
+    ]
 
 
 def _random(*shape: int, kind: torch.dtype = torch.float32) -> Tensor:
@@ -80,9 +94,9 @@ def _plain(x: Tensor, w: Tensor, b: Tensor, *, gap: int, skip: str) -> Tensor:
 
 
 @pytest.mark.parametrize(("taps", "gap", "channels", "width"), SHAPES)
-@pytest.mark.parametrize("skip", ["", "inner", "outer"])
-@pytest.mark.parametrize("bend", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("skip", "bend", "kind"), _half(["", "inner", "outer"], [False, True], KINDS)
+)
 def test_a_layer_forwards(
     taps: int, gap: int, channels: int, width: int, skip: str, bend: bool, kind: torch.dtype
 ) -> None:
@@ -105,8 +119,7 @@ def test_a_layer_forwards(
 
 
 @pytest.mark.parametrize(("taps", "gap", "channels", "width"), SHAPES)
-@pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("skip", "kind"), _half([False, True], KINDS))
 def test_the_gradients_of_a_layer(
     taps: int, gap: int, channels: int, width: int, skip: bool, kind: torch.dtype
 ) -> None:
@@ -450,6 +463,46 @@ def test_encoders_as_a_whole(architecture: str, pieces: bool, trained: Any) -> N
     assert whole == (0 if pieces else 3)
 
 
+def test_kernels_are_compiled_side_by_side_and_loaded_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two stacks at once: while one loads its kernels, nobody compiles or loads others."""
+    import triton.runtime
+
+    busy: dict[str, int] = {"compile": 0, "load": 0}
+    seen: list[dict[str, int]] = []
+
+    def during(what: str) -> None:
+        busy[what] += 1
+        time.sleep(0.02)
+        seen.append(dict(busy))
+        busy[what] -= 1
+
+    class Program:
+        src = metadata = None
+
+        @property
+        def run(self) -> None:
+            during("load")
+
+    class Kernel:
+        def warmup(self, *args: Any, **options: Any) -> Program:
+            during("compile")
+            return Program()
+
+    active = SimpleNamespace(launcher_cls=lambda src, metadata: during("compile"))
+    monkeypatch.setattr(triton.runtime, "driver", SimpleNamespace(active=active))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    stacks = [[Launch(Kernel(), (1,), (), {}) for _ in range(4)] for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda some: compile_all(some, torch.device("cuda", 0)), stacks))
+    loads = [now for now in seen if now["load"]]
+    assert len(seen) == 24
+    assert len(loads) == 8
+    assert all(now == {"compile": 0, "load": 1} for now in loads)
+    assert max(now["compile"] for now in seen) > 1
+
+
 def test_where_kernels_cannot_be_compiled_torch_does_the_work(
     monkeypatch: pytest.MonkeyPatch, trained: Any
 ) -> None:
@@ -474,10 +527,11 @@ def test_layers_too_large_to_count_in_32_bits_are_left_to_torch(
     monkeypatch: pytest.MonkeyPatch, trained: Any
 ) -> None:
     rows = 2 * QUICK.batch_size * 5  # type: ignore[operator]
+    config = replace(QUICK, n_steps=1)
     monkeypatch.setattr(fused, "_MOST", rows * 120)
-    assert trained(QUICK, fast=True)[1] == 4
+    assert trained(config, fast=True)[1] == 1
     monkeypatch.setattr(fused, "_MOST", rows * 120 - 1)
-    assert trained(QUICK, fast=True)[1] == 0
+    assert trained(config, fast=True)[1] == 0
 
 
 def test_narrow_numbers_train_as_wide_ones_do(

@@ -137,6 +137,24 @@ def test_a_mask_and_a_share_are_drawn_for_every_step() -> None:
     assert stats.chisquare([found[-1], found[2], found[5]], expected).pvalue > 1e-4
 
 
+def test_masks_drawn_blindly_are_those_drawn_with_a_look() -> None:
+    """As on a GPU, where every mask is made and one is taken."""
+    rng = np.random.default_rng(8)
+    for step in range(200):
+        masks = [
+            Mask(str(rng.choice(KINDS)), tuple(rng.uniform(0.5, 0.95, 2)), int(rng.integers(1, 15)))  # type: ignore[arg-type]
+            for _ in range(rng.integers(1, 4))
+        ]
+        window, n, channels = rng.integers(2, 13, 3).tolist()
+        seen, blind = (
+            mask_factors(
+                masks, 5, 1, step, window=window, n=n, channels=channels, blind=blind
+            )
+            for blind in (False, True)
+        )  # fmt: skip
+        assert torch.equal(seen, blind), (step, masks)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_is_a_function_of_its_address(kind: Any) -> None:
     shape = {"window": 12, "n": 40, "channels": 12}
@@ -236,8 +254,8 @@ def test_references_positives_and_negatives_are_masked_each_on_their_own(
     seen: list[tuple[int, int]] = []
     real = module.mask_factors
 
-    def spy(masks: Any, seed: int, group: int, step: int, **shape: int) -> Tensor:
-        seen.append((group, step))
+    def spy(masks: Any, seed: int, group: int, step: Tensor, **shape: int) -> Tensor:
+        seen.append((group, int(step)))
         return real(masks, seed, group, step, **shape)
 
     monkeypatch.setattr(module, "mask_factors", spy)

@@ -212,6 +212,7 @@ def test_too_short_for_a_window_is_explained(tmp_path: Path) -> None:
         pipeline.run_recording(recording, read_config({"file": "x", **QUICK}), tmp_path / "o")
 
 
+@pytest.mark.usefixtures("bare")
 def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -335,7 +336,7 @@ def test_encoders_that_learn_the_label_are_tested_with_encoders_that_learn_shuff
     tmp_path: Path,
 ) -> None:
     rng = np.random.default_rng(0)
-    n = 1200
+    n = 900
     angle = np.cumsum(rng.normal(0, 0.5, n))
     cells = np.exp(2 * np.cos(angle[:, None] - np.linspace(0, 2 * np.pi, 12, endpoint=False)))
     labels = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -11,14 +12,17 @@ import torch
 
 from grevy import stack
 from grevy.config import Adam, TrainConfig
+from grevy.custom import ModuleSpec
 from grevy.drawing import Draw, Segments
 from grevy.encoders import EncoderSpec
 from grevy.errors import DivergedError
+from grevy.masks import Mask
 from grevy.model import Run
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, Pairs, TimePairs
 from grevy.playback import at, lane, later, pack, stacked, unpack
 from grevy.recording import Label, Recording, make_recording
 from grevy.training import resume, train
+from grevy.windows import ReceptiveField
 
 HERE = torch.device("cpu")
 PAIRS: dict[str, Pairs] = {
@@ -28,6 +32,15 @@ PAIRS: dict[str, Pairs] = {
     "class": ClassPairs("side"),
     "hybrid": HybridPairs(DeltaPairs(("angle",), 3), TimePairs((2,))),
 }
+MASKS = (Mask("neurons", (0.2, 0.5)), Mask("time_block", (0.4,), span=2))
+WINDOWED: dict[str, Callable[[TrainConfig], TrainConfig]] = {
+    "": lambda config: config,
+    "masks": lambda config: replace(config, block=1, masks=MASKS),
+    "dropout": lambda config: replace(
+        config, block=1, encoder=replace(config.encoder, architecture="offset36-model-dropout")
+    ),
+}
+"""What is drawn of every window besides its place."""
 
 
 def _session(seed: int) -> Recording:
@@ -73,9 +86,18 @@ def test_a_row_of_the_table_is_the_step_it_was_made_of(others: int) -> None:
         assert [(g.outputs, g.session) for g in found.groups] == [(3, 0), (1, 1)]
 
 
-@pytest.mark.parametrize("kind", PAIRS)
-@pytest.mark.parametrize("block", [1, 8])
-def test_played_steps_are_steps(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "block", "windowed"),
+    [
+        *itertools.product(PAIRS, (1, 8), ("",)),
+        ("time", 1, "masks"),
+        ("hybrid", 1, "masks"),
+        ("behavior", 1, "dropout"),
+    ],
+)
+def test_played_steps_are_steps(
+    kind: str, block: int, windowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sessions = [_session(0)] if kind in ("time", "times", "hybrid") else [_session(0), _session(1)]
     configs = [
         TrainConfig(
@@ -84,6 +106,7 @@ def test_played_steps_are_steps(kind: str, block: int, monkeypatch: pytest.Monke
         )
         for seed in (0, 1)
     ]  # fmt: skip
+    configs = [WINDOWED[windowed](config) for config in configs]
     recorded: list[Callable[[], None]] = []
 
     def record(step: Callable[[], None]) -> Callable[[], None]:
@@ -112,8 +135,9 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 @needs_cuda
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("windowed", WINDOWED)
 def test_a_gpu_plays_what_it_does_step_by_step(
-    kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, precision: str, windowed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrainConfig(
         PAIRS[kind], EncoderSpec("offset10-model", 32, 8), batch_size=64, n_steps=120,
@@ -121,6 +145,7 @@ def test_a_gpu_plays_what_it_does_step_by_step(
     )  # fmt: skip
     # Two shapes, so that two stacks run side by side on streams of their own.
     configs = [config, replace(config, encoder=EncoderSpec("offset5-model", 16, 4))]
+    configs = [WINDOWED[windowed](config) for config in configs]
     played = train([_session(0)], configs, device="cuda")
     again = train([_session(0)], configs, device="cuda")
     alone = [train([_session(0)], [c], device="cuda")[0] for c in configs]
@@ -167,13 +192,14 @@ def test_draws_that_fail_say_so() -> None:
         list(stack._drawn_ahead([None], [(0, 3), (3, 3)], 2))  # type: ignore[list-item]
 
 
-def test_what_is_drawn_on_the_host_is_not_recorded() -> None:
+def test_steps_are_recorded_on_a_gpu_but_for_custom_modules() -> None:
     config = TrainConfig(TimePairs((2,)), EncoderSpec("offset5-model", 6, 4))
     gpu = torch.device("cuda")
-    assert stack._recordable(config, gpu)
-    assert not stack._recordable(config, HERE)
-    dropping = replace(config, encoder=EncoderSpec("offset36-model-dropout", 6, 4), block=1)
-    assert not stack._recordable(dropping, gpu)
+    for of in WINDOWED.values():
+        assert stack._recordable(of(config), gpu)
+        assert not stack._recordable(of(config), HERE)
+    custom = ModuleSpec(torch.nn.Linear(5, 4), ReceptiveField(0, 1), 4)
+    assert not stack._recordable(replace(config, encoder=custom), gpu)
 
 
 def test_on_a_cpu_nothing_is_put_off() -> None:

@@ -34,6 +34,25 @@ def test_import_and_help_are_light(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_bad_recording_is_refused_before_what_decodes_and_draws_is_loaded(
+    tmp_path: Path,
+) -> None:
+    """Those imports take seconds, the sentence shall not."""
+    check = (
+        "import sys, grevy.cli\ntry:\n    grevy.cli.main(['run', 'bad.nwb'])\n"
+        "except SystemExit as left:\n    code = left.code\n"
+        "heavy = {'pynwb', 'sklearn', 'matplotlib', 'scipy.stats'} & set(sys.modules)\n"
+        "raise SystemExit(f'loaded: {heavy}' if heavy else code)"
+    )
+    (tmp_path / "bad.nwb").write_text("no recording")
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("grevy: the recording must be an NWB file")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_reference_of_commands_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["grevy"])  # the usage lines name the program
     written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")

@@ -70,11 +70,11 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def end_after(most: int) -> None:
         left = [most]
 
-        def step(self: Any, now: Any, number: int) -> None:
+        def step(self: Any, now: Any) -> None:
             left[0] -= 1
             if left[0] < 0:
                 raise Ended
-            real(self, now, number)
+            real(self, now)
 
         monkeypatch.setattr(stack._Program, "step", step)
 
@@ -268,9 +268,9 @@ def test_the_last_good_weights_are_kept_and_lead_on(
     monkeypatch.setattr(stack, "_CHUNK", 4)
     real = stack._Program.step
 
-    def fails_at_14(self: Any, now: Any, number: int) -> None:
-        real(self, now, number)
-        if number == 14:
+    def fails_at_14(self: Any, now: Any) -> None:
+        real(self, now)
+        if int(self.number) == 14:
             self.parameters.flat[0, 0] = float("nan")
 
     config = replace(CONFIG, learn_temperature=True)

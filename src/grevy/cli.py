@@ -270,7 +270,7 @@ def run(
     quiet
         Show no progress.
     """
-    from . import pipeline
+    from .opening import open_recording
     from .settings import load_toml, read_config
 
     given: dict[str, Any] = {
@@ -292,7 +292,11 @@ def run(
     settings = read_config(values)
     if not quiet:
         narrate()
-    path = pipeline.run_config(settings, out, quiet=quiet, cache=cache, checkpoint_s=checkpoint_s)
+    # What is wrong with a file is said before the rest is imported, which takes seconds.
+    settings, out, recording = open_recording(settings, out, quiet=quiet, cache=cache)
+    from .pipeline import run_recording
+
+    path = run_recording(recording, settings, out, quiet=quiet, checkpoint_s=checkpoint_s)
     if not quiet:
         print(_summary(path.parent))
     print(path)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .draws import Purpose, integers, uniforms
+from .draws import Purpose, uniforms, words
 from .errors import ConfigError
 
 __all__ = ["Mask", "MaskKind", "check_masks", "mask_factors"]
@@ -78,7 +78,15 @@ def check_masks(masks: Sequence[Mask], *, window: int, channels: int) -> None:
 
 
 def mask_factors(
-    masks: Sequence[Mask], seed: int, group: int, step: int, *, window: int, n: int, channels: int
+    masks: Sequence[Mask],
+    seed: int,
+    group: int,
+    step: int | Tensor,
+    *,
+    window: int,
+    n: int,
+    channels: int,
+    blind: bool = False,
 ) -> Tensor:
     """Zeros and ones to multiply n windows with; a pure function of its arguments.
 
@@ -90,37 +98,63 @@ def mask_factors(
     seed : int
     group : int
         Which group of windows of the step: references, positives and negatives differ.
-    step : int
+    step : int, or int64 tensor, shape (1,)
+        Masks are drawn where the tensor is; they are the same on every device.
     window, n, channels : int
         W, n, C.
+    blind : bool
+        Look at no drawn number on the host, so that the step can be recorded on a GPU: every mask
+        is made and one of them taken. The result is the same.
 
     Returns
     -------
     float32 tensor, shape (W, n, C)
     """
-    at = torch.tensor([step])
-    which, place = uniforms(seed, _purpose(group, 0), at, 2)[0].tolist()
-    mask = masks[int(which * len(masks))]
-    share = mask.shares[int(place * len(mask.shares))]
-    purpose = _purpose(group, 1)
+    at = torch.tensor([step]) if isinstance(step, int) else step
+    which, place = uniforms(seed, _purpose(group, 0), at, 2)[0]
+    shape = (window, n, channels)
+    asked = masks if blind else [masks[int(which * len(masks))]]
+    made = [_kept(mask, seed, _purpose(group, 1), at, place, shape) for mask in asked]
+    kept = _pick(made, which)
+    return kept.to(torch.float32).expand(shape)
+
+
+def _kept(
+    mask: Mask, seed: int, purpose: int, at: Tensor, place: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
+    """What one mask leaves of the windows, (W or 1, n, C or 1)."""
+    window, n, channels = shape
+    share = _pick(mask.shares, place)
     match mask.kind:
         case "neurons":
-            kept = uniforms(seed, purpose, at, n * channels).reshape(1, n, channels) >= share
+            return uniforms(seed, purpose, at, n * channels).reshape(1, n, channels) >= share
         case "timesteps":
-            kept = uniforms(seed, purpose, at, n * window).reshape(window, n, 1) >= share
+            return uniforms(seed, purpose, at, n * window).reshape(window, n, 1) >= share
         case "neuron_block":
-            length = int(channels * share)
-            start = integers(seed, purpose, at, n, channels - length + 1).reshape(1, n, 1)
-            channel = torch.arange(channels)
-            kept = (channel < start) | (channel >= start + length)
+            length = _pick([int(channels * share) for share in mask.shares], place)
+            drawn = words(seed, purpose, at, n).reshape(1, n, 1)
+            start = (drawn * (channels - length + 1)) >> 32
+            channel = torch.arange(channels, device=at.device)
+            return (channel < start) | (channel >= start + length)
         case "time_block":
-            count = int(window * share)
+            count = _pick([int(window * share) for share in mask.shares], place)
             order = uniforms(seed, purpose, at, n * window).reshape(window, n).argsort(dim=0)
-            sample = torch.arange(window)[:, None, None]
-            start = order[:count][None]  # (1, count, n)
-            hit = (sample >= start) & (sample < start + mask.span)
-            kept = ~hit.any(dim=1)[..., None]
-    return kept.to(torch.float32).expand(window, n, channels)
+            begins = order.argsort(dim=0) < count
+            hit = begins.clone()
+            for later in range(1, min(mask.span, window)):
+                hit[later:] |= begins[:-later]
+            return ~hit[..., None]
+
+
+def _pick(options: Sequence[Any], u: Tensor) -> Tensor:
+    """One of some numbers or tensors, as likely as the others, by a uniform number u."""
+    first = options[0]
+    kind = torch.int64 if isinstance(first, int) else torch.float64
+    made = first if isinstance(first, Tensor) else torch.full_like(u, first, dtype=kind)
+    index = (u * len(options)).to(torch.int64)
+    for i, option in enumerate(options[1:], 1):
+        made = torch.where(index == i, option, made)
+    return made
 
 
 def _purpose(group: int, part: int) -> int:

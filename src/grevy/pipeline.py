@@ -25,6 +25,7 @@ from .errors import ConfigError, DataError, DivergedError, FormatError
 from .evaluate import Features, frame_problem, identity_problem
 from .locks import hold_folder
 from .model import Run, choose_device, fingerprint
+from .opening import open_recording, read_as, refuse_finished
 from .questions import (
     Question,
     Trainer,
@@ -124,41 +125,8 @@ def run_config(
     checkpoint_s: float = 30.0,
 ) -> Path:
     """`run` with settings that were checked before."""
-    file = Path(config.file)
-    asset = dandi.resolve(config.file) if dandi.is_address(config.file) else None
-    if asset is not None:
-        # The version that was found is part of the settings, or the run could not be repeated.
-        config, file = replace(config, file=asset.url), Path(asset.name)
-    out = Path(out or f"{file.stem}-grevy")
-    _refuse_finished(out)
-    if asset is not None:
-        with dandi.progress_bar(quiet=quiet) as bar:
-            file = dandi.download(asset, dandi.cache_folder(asset, cache), on_progress=bar)
-    recording = _read(file, config)
+    config, out, recording = open_recording(config, out, quiet=quiet, cache=cache)
     return run_recording(recording, config, out, quiet=quiet, checkpoint_s=checkpoint_s)
-
-
-def _read(file: Path, config: RunConfig) -> Recording:
-    """The recording as the settings say."""
-    nwb.refuse_hanging(file)
-    return nwb.read(
-        file,
-        series=config.series,
-        units=config.units,
-        bin_s=config.bin_s,
-        epochs=config.epochs,
-        stimuli=config.stimuli or None,
-        labels=tuple(
-            n for n in (*config.labels, *config.behaviour) if n not in ("frame", "stimulus")
-        ),
-        nan=config.nan,
-        times=config.times,
-    )
-
-
-def _refuse_finished(out: Path) -> None:
-    if (out / "report.html").exists():
-        raise ConfigError(f"{out} holds a finished run; name another folder with --out.")
 
 
 def export(
@@ -226,7 +194,7 @@ def export(
             f"the recording of {folder} must be there; found no file {origin}. Say where it is "
             f"(--nwb)."
         )
-    found = fingerprint(_add_stimulus_labels(_read(origin, config)))
+    found = fingerprint(_add_stimulus_labels(read_as(origin, config)))
     known = results.versions.get("data", "").split(" ")[0]
     if found != known:
         raise DataError(
@@ -308,7 +276,7 @@ def run_recording(
 ) -> Path:
     """`run` on a recording that is already in memory; `config.file` only names its source."""
     out = Path(out)
-    _refuse_finished(out)
+    refuse_finished(out)
     recording = _add_stimulus_labels(recording)
     config = settle(recording, config)
     base, resolved = resolve(recording, config)

@@ -388,6 +388,7 @@ class _Program:
         # Of the step from 0, and of its row in the table of draws.
         self.counters = torch.zeros(2, dtype=torch.int64, device=self.where)
         self.number, self.place = self.counters[:1], self.counters[1:]
+        self.done = 0 if stack[0].start is None else len(stack[0].start.losses)  # before step 0
         self.table: Tensor | None = None
         self.play: Callable[[], None] | None = None
         self.warmed = 0
@@ -451,7 +452,7 @@ class _Program:
                 for i in range(steps):
                     if stop.is_set():
                         return i
-                    self.step(at(draws, i, self.where), first + i)
+                    self.step(at(draws, i, self.where))
                     self.counters.add_(1)
                 return steps
             self._lay_down(pack(draws) if self.fused is None else draws.groups[0].start)
@@ -466,7 +467,7 @@ class _Program:
             if self.fused is not None:
                 self.fused.step(self.samples[0], table, self.place, self.number)
             elif draws is not None:
-                self.step(unpack(table.index_select(0, self.place)[0], draws), first)
+                self.step(unpack(table.index_select(0, self.place)[0], draws))
             self.counters.add_(1)
 
         def several() -> None:
@@ -523,10 +524,10 @@ class _Program:
             self.samples[s][: len(rows)].copy_(activity.samples[rows])
         return replace(draws, groups=tuple(groups))
 
-    def step(self, now: Draw, number: int) -> None:
-        """One step; the number is of use to masks and dropout alone."""
+    def step(self, now: Draw) -> None:
+        """One step by torch's operations."""
         temperature = self.temperature()
-        terms = _loss(self, now, number, temperature)
+        terms = _loss(self, now, self.number + self.done, temperature)
         grad = self.parameters.gradient(terms.sum())
         with torch.no_grad():
             flat = self.parameters.flat
@@ -596,9 +597,8 @@ def _first_sharpness(run: Prepared) -> Tensor:
 
 
 def _recordable(config: TrainConfig, where: torch.device) -> bool:
-    """Whether a step is the same program each time: masks and dropout are drawn on the host."""
-    known = isinstance(config.encoder, EncoderSpec) and not dropouts(config.encoder)
-    return where.type == "cuda" and known and not config.masks
+    """Whether a step is the same program each time, which of a custom module nobody knows."""
+    return where.type == "cuda" and isinstance(config.encoder, EncoderSpec)
 
 
 class _Scaling(NamedTuple):
@@ -627,7 +627,7 @@ def _scaling(
     return _Scaling(mean.to(where), sd.to(where), centre, plain)
 
 
-def _loss(program: _Program, now: Draw, step: int, temperature: Tensor) -> Tensor:
+def _loss(program: _Program, now: Draw, step: Tensor, temperature: Tensor) -> Tensor:
     """Positive and negative part of every term of the loss of every run, (G, n_terms, 2)."""
     config, runs = program.config, len(program.stack)
     spec = config.encoder
@@ -690,14 +690,15 @@ def _windows(
     return (x if centre is None else x - centre[:, None, None]).to(kind)
 
 
-def _mask(config: TrainConfig, group: int, step: int, x: Tensor) -> Tensor:
+def _mask(config: TrainConfig, group: int, step: Tensor, x: Tensor) -> Tensor:
     _, window, n, channels = x.shape
     return mask_factors(
-        config.masks, config.seed, group, step, window=window, n=n, channels=channels
-    ).to(x.device)
+        config.masks, config.seed, group, step, window=window, n=n, channels=channels,
+        blind=_recordable(config, x.device),
+    )  # fmt: skip
 
 
-def _kept(config: TrainConfig, group: int, step: int, x: Tensor) -> list[Tensor] | None:
+def _kept(config: TrainConfig, group: int, step: Tensor, x: Tensor) -> list[Tensor] | None:
     """What dropout leaves of every window's channels, or None without dropout."""
     places = dropouts(config.encoder)
     if not places:
@@ -705,7 +706,7 @@ def _kept(config: TrainConfig, group: int, step: int, x: Tensor) -> list[Tensor]
     kept = []
     for i, (rate, width) in enumerate(places):
         purpose = Purpose.DROPOUT + SESSION * (group * len(places) + i)
-        u = uniforms(config.seed, purpose, torch.tensor([step]), x.shape[2] * width)
+        u = uniforms(config.seed, purpose, step, x.shape[2] * width)
         factor = (u >= rate).to(torch.float32) / (1 - rate)
-        kept.append(factor.reshape(1, x.shape[2], width).to(x.device))
+        kept.append(factor.reshape(1, x.shape[2], width))
     return kept

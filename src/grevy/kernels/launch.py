@@ -28,6 +28,7 @@ class Launch(NamedTuple):
 
 
 _plan = threading.local()
+_compiling = threading.Lock()
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
@@ -56,19 +57,32 @@ def planned() -> Iterator[list[Launch]]:
 
 
 def compile_all(launches: Sequence[Launch], where: torch.device) -> None:
-    """Compile what was planned, side by side; compiled before, it takes no time."""
+    """Compile what was planned, side by side; compiled before, it takes no time.
+
+    Then bring it to the device, one kernel after another and one thread at a time. Up to Triton 3.5
+    at least, the C code that starts a kernel is a module of the same name for all of them: Python
+    gives a module that it loads a second time the place of the one loaded last, and threads that
+    do so side by side start one kernel by the code of another. Versions without such code still
+    say that a kernel is there before it is.
+    """
+    from triton.runtime import driver
+
     different = {_variant(each): each for each in launches}
     index = torch.cuda.current_device() if where.index is None else where.index
 
-    def compile_one(each: Launch) -> None:
+    def compile_one(each: Launch) -> Any:
         torch.cuda.set_device(index)
         program = each.kernel.warmup(*each.args, grid=each.grid, **each.options)
-        # Asked for, it is brought to the device, with the C code (compiled too) that starts it.
-        _ = getattr(program, "run", None)
+        # Not kept, but compiled from here on, if there is anything to compile.
+        driver.active.launcher_cls(program.src, program.metadata)
+        return program
 
     threads = min(_THREADS, len(different), len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        list(pool.map(compile_one, different.values()))
+    with _compiling:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            programs = list(pool.map(compile_one, different.values()))
+        for program in programs:
+            _ = program.run
 
 
 def _variant(each: Launch) -> object:
