@@ -310,10 +310,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     names = args.only or list(dict.fromkeys(t.dataset for t in TASKS))
-    found = Parallel(args.jobs)(
+    found = Parallel(args.jobs, return_as="generator_unordered")(
         delayed(fitted_and_scored)(name, stage, args.device) for stage in ROUNDS for name in names
     )
-    rows = [row for some in found for row in some]
+    rows: list[dict[str, Any]] = []
+    for some in found:  # kept as they come, for whoever runs out of time
+        rows += some
+        if args.json:
+            with args.json.with_suffix(".jsonl").open("a") as file:
+                for row in some:
+                    kept = {k: v for k, v in row.items() if k != "places"}
+                    file.write(json.dumps(kept) + "\n")
     agreements = consistencies(rows) if set(RATS) <= set(names) else []
     for row in rows:
         del row["places"]

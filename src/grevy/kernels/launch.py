@@ -59,7 +59,7 @@ def planned() -> Iterator[list[Launch]]:
 def compile_all(launches: Sequence[Launch], where: torch.device) -> None:
     """Compile what was planned, side by side; compiled before, it takes no time.
 
-    Then bring it to the device, one kernel after another and one thread at a time. Up to Triton 3.5
+    Then bring it to the device, one kernel after another and one thread at a time. Up to Triton 3.6
     at least, the C code that starts a kernel is a module of the same name for all of them: Python
     gives a module that it loads a second time the place of the one loaded last, and threads that
     do so side by side start one kernel by the code of another. Versions without such code still
