@@ -50,7 +50,7 @@ SNAPSHOTS = 8
 class Candidate:
     """What differs from the plain settings.
 
-    `settings` are fields of `TrainConfig`; `lags` of label pairs and `offsets` of time pairs;
+    `settings` are fields of `TrainConfig`; `lag` is that of label pairs, `offsets` of time pairs;
     `noise` is added to the label that guides (a share of its range, or of samples whose class is
     drawn anew); `tail` is what happens in the last steps; `members` are fits of other seeds whose
     latents stand side by side.

@@ -102,7 +102,7 @@ def words(seed: int, purpose: int, steps: Tensor, n: int) -> Tensor:
     return found.reshape(len(steps), 4 * len(lanes))[:, :n]
 
 
-def integers(seed: int, purpose: int, steps: Tensor, n: int, high: int) -> Tensor:
+def integers(seed: int, purpose: int, steps: Tensor, n: int, high: int | Tensor) -> Tensor:
     """Whole numbers in [0, high), shape (S, n); bias below high / 2**32.
 
     Examples

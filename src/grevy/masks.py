@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from .draws import Purpose, uniforms, words
+from .draws import Purpose, integers, uniforms
 from .errors import ConfigError
 
 __all__ = ["Mask", "MaskKind", "check_masks", "mask_factors"]
@@ -132,8 +132,7 @@ def _kept(
             return uniforms(seed, purpose, at, n * window).reshape(window, n, 1) >= share
         case "neuron_block":
             length = _pick([int(channels * share) for share in mask.shares], place)
-            drawn = words(seed, purpose, at, n).reshape(1, n, 1)
-            start = (drawn * (channels - length + 1)) >> 32
+            start = integers(seed, purpose, at, n, channels - length + 1).reshape(1, n, 1)
             channel = torch.arange(channels, device=at.device)
             return (channel < start) | (channel >= start + length)
         case "time_block":
