@@ -137,8 +137,8 @@ class Worker:
         found = self._look(path, options or {}, self.limit_s)
         if found.kind not in ("hang", "signal"):
             return found
-        try:  # as a command would
-            describe_apart(path, limit_s=self.limit_s)
+        try:  # as a command would, which is patient
+            describe_apart(path, limit_s=self.patience_s)
         except GrevyError as error:
             return replace(found, kind="apart", said=f"{found.said}; {error}")
         if found.kind == "hang" and self.limit_s < self.patience_s:  # the machine may be busy

@@ -57,7 +57,7 @@ def test_a_case_is_made_again_from_its_number(tmp_path: Path) -> None:
 def test_the_harness_notices(tmp_path: Path) -> None:
     """A worker whose reader does what it is told."""
     path = written(tmp_path / "fine.nwb", noise(20, 3), np.arange(20) / 10)
-    with fuzz.Worker(limit_s=1, patience_s=2, target=disobey) as worker:
+    with fuzz.Worker(limit_s=1, patience_s=4, target=disobey) as worker:
         for does, kind in (
             ("pass", "value"),
             ("raise ValueError('no sentence')", "traceback"),
@@ -182,6 +182,15 @@ def test_limits_of_the_process_apart(
         apart.ask(child, tmp_path / "x.h5", limit_s=1)
     fine = child.replace(does, "path")
     assert apart.ask(fine, tmp_path / "x.h5") == {"got": str(tmp_path / "x.h5")}
+
+
+def test_what_a_process_apart_imports_is_no_part_of_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "x.h5").touch()
+    child = (
+        "import time\nwhile time.process_time() < 2.2: pass\n"
+        "from grevy.apart import answer; answer(lambda path: {'got': 1})"
+    )
+    assert apart.ask(child, tmp_path / "x.h5", limit_s=1) == {"got": 1}
 
 
 # --- What broke a reader once ---------------------------------------------------------------------

@@ -11,9 +11,11 @@ the child.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,10 +109,11 @@ def answer(look: Callable[[str], dict[str, Any]]) -> None:
     if sys.platform != "win32":
         import resource
 
-        # Of memory the private part: recordings larger than it are mapped from files.
+        # Imports came before the file and are not its fault. Of memory the private part counts:
+        # recordings larger than it are mapped from files.
         limits = (
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_CPU, seconds),
+            (resource.RLIMIT_CPU, math.ceil(time.process_time()) + seconds),
             (resource.RLIMIT_DATA, n_bytes),
         )
         for kind, most in limits:
