@@ -15,7 +15,7 @@ from grevy.errors import ConfigError, DataError
 from grevy.recording import make_recording, restrict
 from grevy.stimulus import (
     align,
-    fixed_order,
+    order_confounds,
     frame_intervals,
     remarks,
     short_presentations,
@@ -370,7 +370,7 @@ def shown_in(order: str) -> str | None:
     names = [letter for letter in order for _ in range(2)]
     start = np.arange(len(names)) * 1.0
     table = table_from_intervals(start, start + 1, names, [0, 1] * len(order))
-    return fixed_order(align(start + 0.5, table))
+    return order_confounds(align(start + 0.5, table))
 
 
 def test_fixed_order() -> None:
@@ -380,6 +380,29 @@ def test_fixed_order() -> None:
     assert "one unbroken run" in str(shown_in("aaabbbccc"))
     assert shown_in("abcbacacbbca") is None
     assert shown_in("aaaa") is None
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [
+        ("aaaaabbbbbcccccbbbbbaaaaaccccc", "repeat 4 of 'a' came before repeat 0 of 'b'"),
+        ("aaaabbbbcccca", "not shown in cycles"),
+        ("abababcdcdcd", "not shown in cycles"),
+        ("abcd" * 4 + "abdc" + "abcd" * 4, "show again what was shown 4 before"),
+        ("abba" * 7 + "baba", "show again what was shown 1 before"),
+    ],
+)
+def test_orders_that_were_not_drawn_cycle_by_cycle(order: str, why: str) -> None:
+    assert why in str(shown_in(order))
+
+
+def test_orders_that_were_drawn_cycle_by_cycle_are_seldom_refused() -> None:
+    rng = np.random.default_rng(5)
+    refused = 0
+    for n, cycles in [(2, 20), (4, 10), (12, 10)] * 40:
+        drawn = [rng.permutation(n) for _ in range(cycles)]
+        refused += shown_in("".join("abcdefghijkl"[i] for one in drawn for i in one)) is not None
+    assert refused <= 5  # 1.2 of 120 are expected, more than 5 in 3 of 1,000
 
 
 # --- Refusals ------------------------------------------------------------------------------------
@@ -433,7 +456,7 @@ def test_park_recording(data_dir: Path) -> None:
         own = track.index == number
         assert np.unique(track.repeat[own]).tolist() == list(range(32))
         assert (np.bincount(track.repeat[own]) == 32).all()
-    assert "7 stimuli is the same in all 32 cycles" in str(fixed_order(track))
+    assert "7 stimuli is the same in all 32 cycles" in str(order_confounds(track))
     assert not short_presentations(track).any()
     assert obvious_on(times[:600], series) == list(
         zip(track.frame[:600].tolist(), track.repeat[:600].tolist(), strict=True)

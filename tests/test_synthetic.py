@@ -9,7 +9,7 @@ import oracles
 from grevy import synthetic
 from grevy.errors import ConfigError
 from grevy.recording import Recording
-from grevy.stimulus import align, fixed_order, frame_intervals, short_presentations
+from grevy.stimulus import align, frame_intervals, order_confounds, short_presentations
 from grevy.synthetic import SimulatedSession, openscope
 
 
@@ -89,7 +89,7 @@ def test_full_size_track(full: SimulatedSession) -> None:
         assert track.duration_s[number] == pytest.approx(30.0, abs=0.05)
         assert len(np.unique(track.frame[track.index == number])) == 900
     assert not short_presentations(track)[np.isin(track.blocks["stimulus"], [0, 1, 3])].any()
-    assert fixed_order(track) is None
+    assert order_confounds(track) is None
 
 
 def test_the_same_arguments_give_the_same_session() -> None:
@@ -151,8 +151,8 @@ def test_drift_moves_cells_over_the_session() -> None:
 
 
 def test_order_and_dots() -> None:
-    assert "same in all 6 cycles" in str(fixed_order(track_of(small(order="fixed"))))
-    assert fixed_order(track_of(small())) is None
+    assert "same in all 6 cycles" in str(order_confounds(track_of(small(order="fixed"))))
+    assert order_confounds(track_of(small())) is None
     for dots, n in (("single", 1), ("none", 0)):
         session = small(dots=dots)
         assert len(session.series["dots"][0]) == n

@@ -104,8 +104,8 @@ def test_methods_say_where_the_choice_was_made_and_what_leaks() -> None:
     assert "not of held-out samples: samples were shuffled into folds" in leaks
 
 
-def test_a_fixed_order_is_said_beside_the_identity() -> None:
+def test_a_confounded_order_is_said_beside_the_identity() -> None:
     row = Score("stimulus", "", "embedding", "accuracy", 0.5, 0.2, 8, 0.4, 0.6)
     gaps = [gap("", "constant", "embedding", "stimulus")]
-    assert "Their order was fixed" in headline([row], gaps, fixed_order=True)[0]
+    assert "Their order does not tell them from time" in headline([row], gaps, confounded=True)[0]
     assert "fixed" not in headline([row], gaps)[0]

@@ -27,7 +27,7 @@ from .nulls import (
 from .recording import Recording, StimulusTrack
 from .results import Claim
 from .splits import Plan
-from .stimulus import fixed_order
+from .stimulus import order_confounds
 from .windows import Spans
 
 __all__ = ["label_claims", "refitted_claims", "stimulus_claims"]
@@ -90,7 +90,7 @@ def stimulus_claims(
         ]
     locked = time_locked(problem, plan, epochs, features, n=n, seed=seed, device=device)
     rows = _rows(locked)
-    order = fixed_order(track)
+    order = order_confounds(track)
     if order is not None:
         return [
             *rows,
@@ -202,7 +202,7 @@ def refitted_claims(
         moments, track = frame_problem(recording), recording.stimulus
         assert track is not None  # there are stimuli
         lengths = [track.duration_s[track.names.index(name)] for name in moments.names]
-        reason = fixed_order(track) or ("" if families(moments, lengths) else _NO_TWO)
+        reason = order_confounds(track) or ("" if families(moments, lengths) else _NO_TWO)
         if reason:
             return [_refused("identity", "", reason)]
         claim, taken = "identity", renamed_samples(moments, plan, lengths, n, seed)

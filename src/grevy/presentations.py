@@ -5,15 +5,20 @@ Judges a `StimulusTrack`; `stimulus.align` makes one.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .recording import StimulusTrack
 
-__all__ = ["fixed_order", "reasons_against", "remarks", "short_presentations"]
+__all__ = ["order_confounds", "reasons_against", "remarks", "short_presentations"]
 
 COMPLETE = 0.9
 """A presentation shorter than this share of its stimulus's median counts as cut short."""
+_ORDERS = 199
+_ALIKE = 0.01
+"""Cycles resemble one another if at most this share of so many random orders do so as much."""
 
 
 def reasons_against(
@@ -141,11 +146,15 @@ def short_presentations(track: StimulusTrack, *, share: float = COMPLETE) -> NDA
     return short
 
 
-def fixed_order(track: StimulusTrack) -> str | None:
-    """Say if the order of stimuli was not random, so that names and time cannot be told apart.
+def order_confounds(track: StimulusTrack) -> str | None:
+    """Say if names cannot be exchanged as they were drawn, so that stimuli and time are confounded.
 
-    Only stimuli that can be decoded count. Two designs are found: an order that is the same in
-    every cycle, and stimuli that are each shown in one unbroken run of repeats.
+    A null that gives presentations other names is fair only if the experiment could have been run
+    in that order. Only stimuli that can be decoded count. Refused are an order that is the same in
+    every cycle; stimuli that are each shown in one unbroken run of repeats; stimuli of equal length
+    that were not shown in cycles that hold each once (repeat r of all before repeat r + 1 of any),
+    since the nulls exchange names within a cycle; and cycles that resemble one another more than
+    99 % of those that are drawn at random do, such as one fixed order with an exception.
 
     Parameters
     ----------
@@ -154,7 +163,7 @@ def fixed_order(track: StimulusTrack) -> str | None:
     Returns
     -------
     str or None
-        One sentence, or None where neither holds.
+        One sentence, or None where nothing speaks against the exchange.
 
     Examples
     --------
@@ -162,29 +171,83 @@ def fixed_order(track: StimulusTrack) -> str | None:
     >>> times = np.arange(13.0)
     >>> names = ["a", "a", "b", "b"] * 3
     >>> table = table_from_intervals(times[:-1], times[1:], names, [0, 1] * 6)
-    >>> fixed_order(align(times[:-1] + 0.5, table))
+    >>> order_confounds(align(times[:-1] + 0.5, table))
     'The order of the 2 stimuli is the same in all 3 cycles (a, b): which stimulus was shown is ...
     """
     usable = [i for i, key in enumerate(track.names) if key not in track.reasons]
-    order = track.blocks["stimulus"][np.isin(track.blocks["stimulus"], usable)]
-    n_stimuli = len(np.unique(order))
+    blocks = track.blocks[np.argsort(track.blocks["start_s"], kind="stable")]
+    blocks = blocks[np.isin(blocks["stimulus"], usable)]
+    reason = _one_order([track.names[i] for i in blocks["stimulus"]])
+    for length in dict.fromkeys(round(track.duration_s[i], 3) for i in usable):
+        kin = [i for i in usable if round(track.duration_s[i], 3) == length]
+        own = blocks[np.isin(blocks["stimulus"], kin)]
+        if reason is None and len(kin) > 1:
+            reason = _no_cycles(own, track.names) or _alike(own)
+    return reason
+
+
+def _one_order(order: list[str]) -> str | None:
+    """Why an order is fixed: it is periodic, or each stimulus has its own stretch of time."""
+    n_stimuli = len(set(order))
     if n_stimuli < 2:
         return None
     for period in range(n_stimuli, len(order) // 2 + 1):
-        if (order[period:] == order[:-period]).all():
-            listed = ", ".join(track.names[i] for i in order[:period][:8])
+        if order[period:] == order[:-period]:
+            listed = ", ".join(order[:period][:8])
             what = f"{n_stimuli} stimuli" if period == n_stimuli else f"{period} presentations"
             return (
                 f"The order of the {what} is the same in all {len(order) // period} cycles "
                 f"({listed}{', ...' if period > 8 else ''}): which stimulus was shown is "
                 "confounded with time in the cycle."
             )
-    if (np.diff(order) != 0).sum() == n_stimuli - 1 and len(order) > n_stimuli:
+    changes = sum(a != b for a, b in pairwise(order))
+    if changes == n_stimuli - 1 and len(order) > n_stimuli:
         return (
             f"Each of the {n_stimuli} stimuli is shown in one unbroken run of repeats: which "
             "stimulus was shown is confounded with time in the session."
         )
     return None
+
+
+def _no_cycles(blocks: NDArray[np.void], names: tuple[str, ...]) -> str | None:
+    """Why presentations, in order of time, are not cycles that hold every stimulus once."""
+    back = np.flatnonzero(np.diff(blocks["repeat"]) < 0)
+    if not len(back):
+        return None
+    before, after = blocks[back[0]], blocks[back[0] + 1]
+    return (
+        f"The {len(np.unique(blocks['stimulus']))} stimuli of equal length were not shown in "
+        f"cycles that hold each of them once (repeat {before['repeat']} of "
+        f"'{names[before['stimulus']]}' came before repeat {after['repeat']} of "
+        f"'{names[after['stimulus']]}'): names cannot be exchanged as they were drawn, and which "
+        "stimulus was shown may be confounded with time in the session."
+    )
+
+
+def _alike(blocks: NDArray[np.void]) -> str | None:
+    """Why cycles are not in random order: stimuli return after so many presentations too often.
+
+    The largest of all returns, in standard deviations of what orders drawn at random within the
+    cycles have, is compared with that of those orders.
+    """
+    order, cycle = blocks["stimulus"], blocks["repeat"]
+    n_stimuli = len(np.unique(order))
+    keys = np.random.default_rng(0).random((_ORDERS, len(order))) + cycle
+    orders = np.concatenate([order[None], order[np.argsort(keys, axis=1)]])
+    lags = range(1, min(2 * n_stimuli, len(order)))
+    returns = np.array([(orders[:, lag:] == orders[:, :-lag]).sum(axis=1) for lag in lags])
+    spread = returns[:, 1:].std(axis=1, keepdims=True)
+    z = (returns - returns[:, 1:].mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
+    worst = z.max(axis=0)
+    if (1 + (worst[1:] >= worst[0]).sum()) / (1 + _ORDERS) > _ALIKE:
+        return None
+    lag = int(z[:, 0].argmax()) + 1
+    return (
+        f"The cycles of the {n_stimuli} stimuli resemble one another: {returns[lag - 1, 0]} of "
+        f"{len(order) - lag} presentations show again what was shown {lag} before, where orders "
+        f"drawn at random have {returns[lag - 1, 1:].mean():.3g}. Which stimulus was shown may be "
+        "confounded with time in the cycle."
+    )
 
 
 def remarks(track: StimulusTrack) -> tuple[str, ...]:
@@ -197,7 +260,7 @@ def remarks(track: StimulusTrack) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        One sentence a remark: stimuli that cannot be decoded, short presentations, fixed order.
+        One sentence a remark: stimuli that cannot be decoded, short presentations, an order that confounds stimuli with time.
     """
     said = [f"Frames of '{key}' cannot be decoded: it {why}." for key, why in track.reasons.items()]
     short = short_presentations(track)
@@ -209,5 +272,5 @@ def remarks(track: StimulusTrack) -> tuple[str, ...]:
                 f"'{key}': {int((short & own).sum())} of {int(own.sum())} presentations have fewer "
                 f"than {COMPLETE:.0%} of the median number of samples (repeat {which})."
             )
-    order = fixed_order(track)
+    order = order_confounds(track)
     return (*said, *([] if order is None else [order]))

@@ -30,14 +30,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ConfigError, DataError
-from .presentations import fixed_order, reasons_against, remarks, short_presentations
+from .presentations import order_confounds, reasons_against, remarks, short_presentations
 from .recording import BLOCK_DTYPE, StimulusTrack
 
 __all__ = [
     "FrameIntervals",
     "StimulusTable",
     "align",
-    "fixed_order",
+    "order_confounds",
     "frame_intervals",
     "remarks",
     "short_presentations",

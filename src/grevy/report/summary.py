@@ -37,7 +37,7 @@ from ..results import (
 from ..scoring import confusion, differences, scores
 from ..settings import RunConfig
 from ..splits import Plan
-from ..stimulus import fixed_order, remarks
+from ..stimulus import order_confounds, remarks
 from . import evidence, wording
 from .verdicts import LEAK
 
@@ -140,7 +140,7 @@ def gather(
             _trace(recording, problem, y) for what, _, problem, y in answers if what == "blocks"
         ),
         headline=wording.headline(
-            rows, gaps, claims, fixed_order=track is not None and fixed_order(track) is not None
+            rows, gaps, claims, confounded=track is not None and order_confounds(track) is not None
         ),
         flags=(f"Not held out: {LEAK}. Pure noise scores well this way.",) if leaks else (),
         methods=(

@@ -80,7 +80,7 @@ def headline(
     differences: Sequence[Difference],
     claims: Sequence[Claim] = (),
     *,
-    fixed_order: bool = False,
+    confounded: bool = False,
 ) -> tuple[str, ...]:
     """The findings, most important first, one sentence each.
 
@@ -89,8 +89,8 @@ def headline(
     scores : sequence of Score
     differences : sequence of Difference
     claims : sequence of Claim
-    fixed_order : bool
-        Whether stimuli came in one order, so that telling them may be telling the time.
+    confounded : bool
+        Whether the order of stimuli does not tell them from time (`stimulus.order_confounds`).
 
     Returns
     -------
@@ -133,9 +133,9 @@ def headline(
                 f"{what} is not shown to be decoded better than by the best constant guess: "
                 f"{with_score}."
             )
-        if row.target == "stimulus" and fixed_order:
+        if row.target == "stimulus" and confounded:
             said[-1] += (
-                " Their order was fixed: this may be the time in the cycle, not the stimulus."
+                " Their order does not tell them from time: this may be the time, not the stimulus."
             )
     said += _against_baselines(differences)
     return tuple(said)
