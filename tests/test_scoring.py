@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -56,10 +58,27 @@ def test_differences_say_who_is_better(better: float, worse: float, verdict: str
     found = differences(problem, _predicted(problem, better, worse))
     rows = [r for r in found if r.baseline == RAW]
     assert {r.better for r in found if r.baseline == "constant"} == {"embedding"}
-    assert {r.metric for r in rows} == {"r2", "median error", "accuracy"}
+    assert {r.metric for r in rows} == {"r2", "rank correlation", "median error", "accuracy"}
     assert {r.better for r in rows} == {verdict}
     same = [r for r in differences(problem, _predicted(problem, 0.3, 0.3)) if r.baseline == RAW]
     assert sum(r.better == "undecided" for r in same) >= 2
+
+
+def test_rank_correlation_is_spearmans_in_every_repeat() -> None:
+    rng = np.random.default_rng(1)
+    y = np.round(rng.standard_normal((800, 2)), 1)  # with ties
+    problem = Problem("x", Target(y, np.zeros(2)), np.zeros(800, np.int64), ("",), "m", (0.2,))
+    p = _predicted(problem, 0.5, 0.9)
+    rows = {r.method: r for r in scores(problem, p) if r.metric == "rank correlation"}
+    each = [
+        stats.spearmanr(y[p.group == g, j], p.values[RAW][p.group == g, j]).statistic
+        for g in range(8) for j in range(2)
+    ]  # fmt: skip
+    assert rows[RAW].value == pytest.approx(np.mean(each))
+    assert rows["constant"].value == rows[RAW].chance == 0
+    still = replace(problem, target=Target(np.ones((800, 2)), np.zeros(2)))
+    row = next(r for r in scores(still, _predicted(still, 1, 1)) if r.metric == "rank correlation")
+    assert np.isnan(row.value)
 
 
 def test_pooled_r2_is_the_score_and_chance_is_the_mean() -> None:

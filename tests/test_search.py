@@ -7,13 +7,15 @@ import pytest
 
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
-from grevy.errors import ConfigError
+from grevy.errors import ConfigError, DataError
 from grevy.evaluate import frame_problem
 from grevy.model import held_out_bits
 from grevy.pairs import DeltaPairs, HybridPairs, TimePairs
-from grevy.recording import Recording, StimulusTrack
+from grevy.questions import choose_for, questions_of
+from grevy.recording import Label, Recording, StimulusTrack
 from grevy.search import choose, expand, steps_of_most_bits
-from grevy.splits import choosing_splits, nested_splits, repeat_plan
+from grevy.settings import read_config
+from grevy.splits import choosing_splits, mask_of, nested_splits, repeat_plan
 from grevy.training import train
 from grevy.windows import keep
 from test_evaluate import recording_of
@@ -124,3 +126,106 @@ def test_training_stops_where_held_out_bits_are_highest() -> None:
     assert alone == 150
     found = steps_of_most_bits(recording, splits[:1], BASE, parts=5)[1]
     assert found[-1, 1] == pytest.approx(held_out_bits(whole, recording, judged), abs=1e-4)
+
+
+# --- Several questions ---------------------------------------------------------------------------
+
+
+def with_speed() -> Recording:
+    """A movie's repeats, and a label that is known all along."""
+    track = session(10, 1, 40, 10, 0)
+    recording = tuned(track)
+    speed = np.random.default_rng(1).standard_normal(recording.n_samples)
+    return replace(recording, labels={"speed": Label(speed, "continuous")})
+
+
+@pytest.mark.parametrize("choice", ["aside", "nested"])
+def test_every_question_chooses_on_what_it_does_not_score(choice: str) -> None:
+    """Repeats set aside for the movie are scored as parts of blocks, and the other way round."""
+    recording = with_speed()
+    config = read_config({
+        "file": "x", "labels": ["speed"], "folds": 5, "choice": choice, "temperature": [1.0, 0.3],
+        "search_steps": 2,
+    })  # fmt: skip
+    questions, said = questions_of(recording, config, BASE)
+    assert [q.what for q in questions] == ["repeats", "blocks"]
+    assert said == []
+    for q in questions:
+        seen: list[TrainConfig] = []
+
+        def trainer(configs, what):  # type: ignore[no-untyped-def]
+            seen.extend(configs)  # noqa: B023
+            return train([recording], configs)
+
+        found = choose_for(recording, q, BASE, config, trainer)
+        assert {row.over for row in found.table} == {q.what}
+        n = recording.n_samples
+        assert len(found.of_fold) == (q.plan.n_folds if choice == "nested" else 0)
+        trained = [mask_of(np.array(c.train_on), n) for c in seen]
+        if choice == "aside":
+            assert not any((m & q.plan.scored).any() for m in trained)
+            continue
+        for fold in range(q.plan.n_folds):  # two parts a fold, candidate by candidate
+            own = [trained[i] for i in range(len(seen)) if i // 2 % q.plan.n_folds == fold]
+            assert not any((m & q.plan.tested[fold]).any() for m in own)
+
+
+def test_what_cannot_be_judged_is_not_chosen_and_said() -> None:
+    recording = with_speed()
+    config = read_config({"file": "x", "labels": ["speed"], "folds": 5, "temperature": [1.0, 0.3]})
+    blocks = questions_of(recording, config, BASE)[0][1]
+    q = replace(blocks, plan=replace(blocks.plan, guard=10_000))
+
+    def trainer(configs, what):  # type: ignore[no-untyped-def]
+        raise AssertionError("nothing is to be trained")
+
+    found = choose_for(recording, q, BASE, config, trainer)
+    assert found.overall == BASE
+    assert found.table == ()
+    assert "folds over blocks" in found.why_not
+
+
+def test_candidates_without_a_score_are_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = session(10, 1, 40, 10, 0)
+    recording = tuned(track)
+    plan = repeat_plan(track, recording.epochs, n_folds=8, seed=0, guard=5)
+    splits = [choosing_splits(plan, recording.epochs)]
+    candidates = expand(replace(BASE, n_steps=2), {"temperature": [1.0, 0.3]})
+    values = iter([np.nan, np.nan, 0.5, 0.5])
+    monkeypatch.setattr(
+        "grevy.search.relative_errors",
+        lambda *_, **__: (np.array([next(values)]), np.array([0])),
+    )
+
+    def judged():  # type: ignore[no-untyped-def]
+        return choose(
+            recording, frame_problem(recording), plan, splits, candidates,
+            lambda configs: train([recording], configs),
+        )  # fmt: skip
+
+    (chosen,), table = judged()
+    assert chosen.temperature == 0.3
+    assert [row.chosen for row in table] == [False, True]
+    values = iter([np.nan] * 4)
+    with pytest.raises(DataError, match="no score for any of the 2"):
+        judged()
+
+
+def test_the_interval_of_a_candidate_counts_every_repeat_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two presentations of each of three repeats, judged in two folds: three numbers."""
+    track = session(10, 1, 40, 10, 0)
+    recording = tuned(track)
+    plan = repeat_plan(track, recording.epochs, n_folds=8, seed=0, guard=5)
+    each = np.array([0.2, 0.4, 0.5, 0.7, 0.1, 0.5])
+    monkeypatch.setattr(
+        "grevy.search.relative_errors", lambda *_, **__: (each, np.array([0, 0, 1, 1, 2, 2]))
+    )
+    splits = [nested_splits(plan, recording.epochs, f, seed=0) for f in (0, 1)]
+    _, (row,) = choose(
+        recording, frame_problem(recording), plan, splits, [({}, replace(BASE, n_steps=2))],
+        lambda configs: train([recording], configs),
+    )  # fmt: skip
+    half = 4.302652730 * np.std([0.3, 0.6, 0.3], ddof=1) / np.sqrt(3)  # t, two degrees of freedom
+    assert (row.score, row.low, row.high) == pytest.approx((0.4, 0.4 - half, 0.4 + half))

@@ -132,9 +132,17 @@ def test_a_label_remembers_for_as_long_as_it_does() -> None:
     assert memory(Target(np.zeros((n, 1)), np.zeros(1)), known) == 0
 
 
-def test_a_guard_leaves_at_least_half_of_a_block() -> None:
-    plan = block_plan(np.ones(1200, bool), np.array([[0, 1200]]), n_folds=8, seed=0, guard=900)
-    assert plan.guard == 60
+def test_long_guards_have_fewer_blocks_and_what_is_cut_off_is_said() -> None:
+    known, epochs = np.ones(1200, bool), np.array([[0, 1200]])
+    plan = block_plan(known, epochs, n_folds=8, seed=0, guard=30)
+    assert (plan.n_folds, plan.guard, plan.guard_short) == (8, 30, 0)
+    plan = block_plan(known, epochs, n_folds=8, seed=0, guard=50)
+    assert (plan.n_folds, plan.guard, plan.guard_short) == (6, 50, 0)  # eight blocks of 150
+    assert np.ptp(np.flatnonzero(plan.tested[0])) == 149
+    plan = block_plan(known, epochs, n_folds=8, seed=0, guard=900)
+    assert (plan.n_folds, plan.guard, plan.guard_short) == (5, 85, 815)  # seven of 171
+    plan = block_plan(known, epochs, n_folds=3, seed=0, guard=900)
+    assert (plan.n_folds, plan.guard, plan.guard_short) == (3, 120, 780)  # five of 240
 
 
 @pytest.mark.parametrize("n_folds", [2, 3, 4, 10])

@@ -15,8 +15,8 @@ from grevy.errors import ConfigError, DataError
 from grevy.recording import make_recording, restrict
 from grevy.stimulus import (
     align,
-    order_confounds,
     frame_intervals,
+    order_confounds,
     remarks,
     short_presentations,
     table_from_intervals,

@@ -158,6 +158,24 @@ def test_going_on_and_adapting_go_on(tmp_path: Path, mortal: Callable[[int], Non
     assert same(found, adapted)
 
 
+def test_parts_of_one_training_are_kept_side_by_side(tmp_path: Path) -> None:
+    """As where the number of steps is chosen: parts that go on from one another, in one folder."""
+
+    def parts(checkpoint: Checkpoint | None) -> Run:
+        config = replace(CONFIG, scale="zscore")
+        (run,) = train([recording()], [config], device="cpu", checkpoint=checkpoint)
+        for _ in range(2):
+            run = resume(run, [recording()], 5, device="cpu", checkpoint=checkpoint)
+        return run
+
+    checkpoint = Checkpoint(tmp_path, every_s=1e9)
+    found = parts(checkpoint)
+    checkpoint.flush()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert same(found, parts(None))
+    assert same(found, parts(Checkpoint(tmp_path, every_s=0)))
+
+
 def test_what_is_finished_is_kept_until_it_is_cleared(
     tmp_path: Path, mortal: Callable[[int], None]
 ) -> None:

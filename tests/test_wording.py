@@ -10,7 +10,7 @@ from grevy.encoders import EncoderSpec
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, NearPairs, Pairs, TimePairs
 from grevy.questions import Choice
 from grevy.report.wording import cautions, headline, methods, ranking
-from grevy.results import Candidate, Difference, Score, SessionSummary
+from grevy.results import Candidate, Claim, Difference, Score, SessionSummary
 from grevy.splits import Plan
 
 
@@ -27,6 +27,17 @@ def gap(stimulus: str, baseline: str, better: str, target: str = "frame") -> Dif
     return Difference(target, stimulus, metric, baseline, 0.0, -1.0, 1.0, 8, better)
 
 
+def locked(stimulus: str, q: float) -> Claim:
+    return Claim("time-locked", stimulus, "median error", "s", 0.2, 1, 0.9, 1.1, q, q, 999)
+
+
+@pytest.mark.parametrize(("claims", "why"), [([], "not tested"), ([locked("a", 0.6)], "q = 0.6")])
+def test_the_best_is_not_said_to_be_followed_untested(claims: list[Claim], why: str) -> None:
+    said = headline([score("a", 0.2)], [gap("a", "constant", "embedding")], claims)
+    assert said[0].startswith("Moments of 'a' are decoded best")
+    assert f"no claim yet that the population follows it ({why}" in said[0]
+
+
 def test_the_best_stimulus_comes_first_and_losses_are_said() -> None:
     rows = [score("b", 0.8), score("a", 0.2), score("c", 1.1)]
     gaps = [
@@ -36,8 +47,10 @@ def test_the_best_stimulus_comes_first_and_losses_are_said() -> None:
         gap("a", "PCA kNN", "baseline"), gap("b", "PCA kNN", "baseline"),
     ]  # fmt: skip
     assert [r.stimulus for r in ranking(rows)] == ["a", "b", "c"]
-    said = headline(rows, gaps)
+    claims = [locked("a", 0.01), locked("b", 0.2), locked("c", 0.9)]
+    said = list(headline(rows, gaps, claims))
     assert said[0].startswith("The population follows 'a' best")
+    assert "For 1 of 3 stimuli the population follows their time" in said.pop(2)
     assert "2 of 3 stimuli" in said[1]
     assert "raw windows for 1 of 3 stimuli, loses for 1, and is undecided for 1" in said[2]
     assert "principal components for 0 of 2 stimuli, loses for 2" in said[3]
@@ -75,7 +88,7 @@ def test_few_repeats_are_a_caution() -> None:
 def test_methods_name_the_pairs_and_the_numbers(pairs: Pairs, says: str) -> None:
     session = SessionSummary("n", "f", "s", 900, 7, 1, 30.0, 0.0, 30.0, "")
     config = TrainConfig(pairs=pairs, encoder=EncoderSpec("offset10-model", 32, 8), n_steps=123)
-    text = " ".join(methods(session, config, Choice(config), [], search_steps=5))
+    text = " ".join(methods(session, config, {}, [], search_steps=5))
     for part in (says, "7 channels", "123 steps", "10 samples, 0.333 s", "No configuration was"):
         assert part in text
 
@@ -87,7 +100,9 @@ def test_methods_say_where_the_choice_was_made_and_what_leaks() -> None:
     curve = np.array([[100, 0.5], [200, 0.75], [300, 0.7]])
 
     def said(choice: Choice, plan: Plan) -> str:
-        return " ".join(methods(session, config, choice, [("repeats", plan)], search_steps=5))
+        return " ".join(
+            methods(session, config, {"repeats": choice}, [("repeats", plan)], search_steps=5)
+        )
 
     known = np.arange(40) < 30
     group = np.where(known, np.arange(40) // 5, -1)

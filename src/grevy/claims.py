@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,12 +31,16 @@ from .splits import Plan
 from .stimulus import order_confounds
 from .windows import Spans
 
-__all__ = ["label_claims", "refitted_claims", "stimulus_claims"]
+__all__ = ["corrected", "label_claims", "refitted_claims", "stimulus_claims"]
 
 
 _REFIT = (
     "The encoder learnt from '{}', so chance must be found with encoders that learn from shuffled "
     "labels: use --refit-nulls 100 (or more)."
+)
+_NO_REFIT = (
+    "The encoder learnt from '{}', so chance must be found with encoders that learn from shuffled "
+    "labels, and no such null is there for this claim: learn from time alone (--pairs time)."
 )
 _NO_TWO = "No two stimuli are of equal length."
 
@@ -82,11 +87,16 @@ def stimulus_claims(
     """
     several = len(problem.names) > 1
     if learnt or not n:
-        reason = _REFIT.format(learnt[0]) if learnt else "No nulls were asked for (--nulls)."
+
+        def why(needs: str) -> str:
+            if not learnt:
+                return "No nulls were asked for (--nulls)."
+            return (_REFIT if needs in learnt else _NO_REFIT).format(learnt[0])
+
         return [
-            *(_refused("time-locked", name, reason) for name in problem.names),
-            *(_refused("content", name, reason) for name in problem.names),
-            *([_refused("identity", "", reason)] if several else []),
+            *(_refused("time-locked", name, why("frame")) for name in problem.names),
+            *(_refused("content", name, why("")) for name in problem.names),
+            *([_refused("identity", "", why("stimulus"))] if several else []),
         ]
     locked = time_locked(problem, plan, epochs, features, n=n, seed=seed, device=device)
     rows = _rows(locked)
@@ -243,6 +253,16 @@ def _rows(tested: Sequence[Tested], *, refitted: bool = False) -> list[Claim]:
         for t, each in zip(tested, q, strict=True)
         for mean, low, high in [band(t.null)]
     ]
+
+
+def corrected(rows: Sequence[Claim]) -> list[Claim]:
+    """The same rows, q values taken anew over all that test one kind of claim, however tested."""
+    kinds = dict.fromkeys(c.claim for c in rows if not c.refused)
+    q: dict[int, float] = {}
+    for kind in kinds:
+        family = [i for i, c in enumerate(rows) if c.claim == kind and not c.refused]
+        q |= dict(zip(family, q_values([rows[i].p for i in family]).tolist(), strict=True))
+    return [replace(c, q=q[i]) if i in q else c for i, c in enumerate(rows)]
 
 
 def _refused(claim: str, stimulus: str, reason: str) -> Claim:

@@ -303,12 +303,14 @@ def run(
 
 
 def _summary(folder: Path) -> str:
+    from .report.printed import printed
     from .report.saved import load_results
 
     results, _ = load_results(folder)
     lines = [f"!! {line}" for line in results.flags]
     lines += [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
+    lines += [*printed(results), ""]
     return plain("\n".join(lines))
 
 

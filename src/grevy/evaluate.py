@@ -483,7 +483,7 @@ def _constants(
 
 def relative_errors(
     problem: Problem, plan: Plan, split: Judging, f: Features, *, device: str = "auto"
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Mean error of the embedding's decoder in every judged presentation, over the best constant's.
 
     Parameters
@@ -498,20 +498,23 @@ def relative_errors(
 
     Returns
     -------
-    array, shape (n,)
+    errors : array of float64, shape (n,)
         One number a presentation (subset and group); below 1 is better than knowing nothing.
+    group : array of int64, shape (n,)
+        Its repeat (or block).
     """
     only = Features({EMBEDDING: f.values[EMBEDDING]}, f.samples)
     learnt, judged = split.learnt[f.samples], split.judged[f.samples]
     p = _decode(problem, plan.group, only, learnt, judged, device)
-    ratios = []
+    ratios, groups = list[float](), list[int]()
     for _, _, at in by_subset(problem, p):
         guess = min(error(problem.target, p.samples[at], c[at]).mean() for c in p.constants)
         for g in np.unique(p.group[at]):
             rows = at[p.group[at] == g]
             far = error(problem.target, p.samples[rows], p.values[EMBEDDING][rows]).mean()
             ratios.append(float(far / guess) if guess > 0 else 1.0)
-    return np.array(ratios)
+            groups.append(int(g))
+    return np.array(ratios), np.array(groups, dtype=np.int64)
 
 
 def by_subset(problem: Problem, p: Predicted) -> list[tuple[int, str, NDArray[np.int64]]]:

@@ -27,6 +27,7 @@ from .locks import hold_folder
 from .model import Run, choose_device, fingerprint
 from .opening import open_recording, read_as, refuse_finished
 from .questions import (
+    Choice,
     Question,
     Trainer,
     choose_for,
@@ -280,7 +281,7 @@ def run_recording(
     recording = _add_stimulus_labels(recording)
     config = settle(recording, config)
     base, resolved = resolve(recording, config)
-    questions, unasked = questions_of(recording, config, base)
+    questions, said = questions_of(recording, config, base)
     where = config.device
     with _folder(out, config, resolved):
         clock = _Clock(out, quiet)
@@ -289,9 +290,10 @@ def run_recording(
         stopping = Checkpoint(out / "unfinished" / "early", every_s=checkpoint_s)
         trainer = _trainer(recording, out, where, clock, unfinished)
         clock.stage("choose")
-        choice = choose_for(recording, questions, base, config, trainer, stopping)
+        choices = [choose_for(recording, q, base, config, trainer, stopping) for q in questions]
+        shown = choices[0] if choices else Choice(base)
         clock.stage("train")
-        final = trainer([choice.overall], "final model")[0]
+        final = trainer([shown.overall], "final model")[0]
         answers: list[Answer] = []
         claims: list[Claim] = []
         embedded: list[tuple[Question, list[Features]]] = []
@@ -299,7 +301,7 @@ def run_recording(
         def trainer_on(other: Recording) -> Trainer:
             return trainer if other is recording else _trainer(other, out, where, clock, unfinished)
 
-        for q in questions:
+        for q, choice in zip(questions, choices, strict=True):
             clock.stage(f"folds over {q.what}")
             runs = fold_runs(recording, q, choice, trainer)
             clock.stage("decode")
@@ -311,10 +313,10 @@ def run_recording(
             embedded.append((q, kept))
             answers += [(q.what, q.plan, p, y) for p, y in zip(q.problems, found, strict=True)]
         clock.stage("controls")
-        controls = controls_of(recording, embedded, choice, config)
+        controls = controls_of(recording, embedded, shown, config)
         clock.stage("quality")
         first = questions[0] if questions else None
-        quality = quality_of(recording, first, choice, base, config, trainer_on)
+        quality = quality_of(recording, first, shown, base, config, trainer_on)
         clock.stage("report")
         embedding = embedding_arrays(recording, final, where)
         results = gather(
@@ -322,13 +324,13 @@ def run_recording(
             config,
             resolved,
             answers,
-            choice,
+            {q.what: choice for q, choice in zip(questions, choices, strict=True)},
             final,
             claims=claims,
             folds=[folds_of(q, kept) for q, kept in embedded],
             controls=controls,
             quality=quality,
-            said=unasked,
+            said=said,
             seconds=clock.seconds,
         )
         store.save(final, out / "model.safetensors")

@@ -260,7 +260,8 @@ def remarks(track: StimulusTrack) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        One sentence a remark: stimuli that cannot be decoded, short presentations, an order that confounds stimuli with time.
+        One sentence a remark: stimuli that cannot be decoded, short presentations, an order that
+        confounds stimuli with time.
     """
     said = [f"Frames of '{key}' cannot be decoded: it {why}." for key, why in track.reasons.items()]
     short = short_presentations(track)

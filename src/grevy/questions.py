@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .claims import label_claims, refitted_claims, stimulus_claims
+from .claims import corrected, label_claims, refitted_claims, stimulus_claims
 from .config import TrainConfig
 from .errors import DivergedError
 from .evaluate import (
@@ -71,14 +71,17 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What was chosen by data.
+    """What was chosen by data for one question.
+
+    Every question chooses for itself: what one sets aside or leaves out, another scores.
 
     Attributes
     ----------
     overall : TrainConfig
-        Of the model that is shown; of every fold too, unless each chose for itself.
+        Of every fold, unless each chose for itself; of the first question, that of the model that
+        is shown.
     of_fold : tuple of TrainConfig
-        One a fold of the first question, or none.
+        One a fold of the question, or none.
     table : tuple of Candidate
         Empty where nothing was chosen.
     bits_by_step : array of float64, shape (n, 2), or None
@@ -89,13 +92,15 @@ class Choice:
     of_fold: tuple[TrainConfig, ...] = ()
     table: tuple[Candidate, ...] = ()
     bits_by_step: NDArray[np.float64] | None = None
+    why_not: str = ""
+    """Why nothing was chosen by data, where that is worth a word."""
 
 
 def questions_of(
     recording: Recording, config: RunConfig, base: TrainConfig
 ) -> tuple[list[Question], list[str]]:
-    """What can be decoded, and in words what cannot."""
-    asked, unasked = [], []
+    """What can be decoded; in words what cannot, and where folds are not what was asked for."""
+    asked, said = [], []
     margin = guard(recording, config, base)
     track = recording.stimulus
     folds = {
@@ -109,9 +114,7 @@ def questions_of(
         plan = repeat_plan(track, recording.epochs, guard=margin, **folds)  # type: ignore[arg-type]
         asked.append(Question("repeats", plan, tuple(problems)))
     elif track is not None:
-        unasked.append(
-            "No stimulus repeats in a way that can be decoded: see the table of stimuli."
-        )
+        said.append("No stimulus repeats in a way that can be decoded: see the table of stimuli.")
     names = [n for n in config.labels if n not in ("frame", "stimulus")]
     if names:
         known = np.all([recording.labels[n].mask for n in names], axis=0)
@@ -120,14 +123,33 @@ def questions_of(
         margin = max(margin, len(base.encoder.field) + longest)
         plan = block_plan(known, recording.epochs, guard=margin, **folds)  # type: ignore[arg-type]
         asked.append(Question("blocks", plan, tuple(problems)))
+        said += _guarded(plan, margin, config.folds, recording.rate_hz)
     if config.split == "shuffled":
         asked = [_shuffled(q, recording, config) for q in asked]
     if not asked:
-        unasked.append(
+        said.append(
             "Nothing was decoded: the recording has no stimulus that repeats and no label was "
             "named. The embedding is shown without a claim."
         )
-    return asked, unasked
+    return asked, said
+
+
+def _guarded(plan: Plan, margin: int, n_folds: int, rate_hz: float) -> list[str]:
+    """What a guard that a label asks for did to the folds over blocks."""
+    said, wanted = [], f"{margin / rate_hz:.3g} s"
+    if plan.n_folds < n_folds:
+        said.append(
+            f"{plan.n_folds} folds over blocks instead of {n_folds}: fewer, longer blocks, since "
+            f"{wanted} between test and training samples must fit between them (the label "
+            "remembers itself so long)."
+        )
+    if plan.guard_short:
+        said.append(
+            f"{wanted} should lie between test and training samples, since the label remembers "
+            f"itself so long; {plan.guard / rate_hz:.3g} s are all that fits. Scores over blocks "
+            "may be too high: what is tested resembles what was trained on."
+        )
+    return said
 
 
 def _shuffled(q: Question, recording: Recording, config: RunConfig) -> Question:
@@ -138,18 +160,28 @@ def _shuffled(q: Question, recording: Recording, config: RunConfig) -> Question:
 
 def choose_for(
     recording: Recording,
-    questions: Sequence[Question],
+    question: Question,
     base: TrainConfig,
     config: RunConfig,
     trainer: Trainer,
     checkpoint: Checkpoint | None = None,
 ) -> Choice:
-    """Choose the configuration, on data from which no score is taken."""
+    """Choose the configuration of a question, on data from which it takes no score."""
     candidates = expand(replace(base, n_steps=config.search_steps), grid(config))
-    question = next((q for q in questions if not q.plan.shuffled), None)
-    splits = [] if question is None else _splits(recording, question, config)
-    if question is None or not splits or (len(candidates) == 1 and not config.early_stop):
+    if question.plan.shuffled or (len(candidates) == 1 and not config.early_stop):
         return Choice(base)
+    splits = _splits(recording, question, config)
+    if not splits:
+        few = config.choice == "aside" and question.plan.n_choosing == 0  # cautions say it
+        why = (
+            ""
+            if few
+            else (
+                f"Nothing was chosen by data for the folds over {question.what}: what could be "
+                "judged leaves, within the guards, nothing to learn from."
+            )
+        )
+        return Choice(base, why_not=why)
     chosen, table = [base] * len(splits), list[Candidate]()
     if len(candidates) > 1:
         found, table = choose(
@@ -182,7 +214,9 @@ def choose_for(
                 for c, own in zip(chosen, splits, strict=True)
             ]
             chosen = [replace(c, n_steps=n) for c, n in zip(chosen, own_steps, strict=True)]
-    return Choice(overall, tuple(chosen) if config.choice == "nested" else (), tuple(table), curve)
+    own = tuple(chosen) if config.choice == "nested" else ()
+    rows = tuple(replace(row, over=question.what) for row in table)
+    return Choice(overall, own, rows, curve)
 
 
 def _attempted(configs: Sequence[TrainConfig], trainer: Trainer) -> Sequence[Run | None]:
@@ -197,13 +231,14 @@ def _attempted(configs: Sequence[TrainConfig], trainer: Trainer) -> Sequence[Run
 
 
 def _splits(recording: Recording, question: Question, config: RunConfig) -> list[list[Judging]]:
-    """One list of splits for the whole run, or one a fold."""
+    """One list of splits for the whole question, or one a fold; none where any is of no use."""
     plan, epochs = question.plan, recording.epochs
     if config.choice == "nested":
         each = [nested_splits(plan, epochs, fold, seed=config.seed) for fold in range(plan.n_folds)]
-        return each if all(len(own) > 1 for own in each) else []
-    splits = choosing_splits(plan, epochs)
-    return [splits] if len(splits) > 1 else []
+    else:
+        each = [choosing_splits(plan, epochs)]
+    useful = [[s for s in own if s.learnt.any() and s.judged.any()] for own in each]
+    return useful if all(len(own) > 1 for own in useful) else []
 
 
 def fold_runs(
@@ -212,8 +247,8 @@ def fold_runs(
     """One run a fold, trained without what the fold tests; for shuffled samples on everything."""
     plan = question.plan
     spans = [training_spans(plan, recording.epochs, fold) for fold in range(plan.n_folds)]
-    own = choice.of_fold if len(choice.of_fold) == plan.n_folds else ()
-    configs = [with_spans(own[fold] if own else choice.overall, s) for fold, s in enumerate(spans)]
+    own = choice.of_fold or (choice.overall,) * plan.n_folds
+    configs = [with_spans(c, s) for c, s in zip(own, spans, strict=True)]
     return trainer(configs, f"folds over {question.what}")
 
 
@@ -279,4 +314,4 @@ def claims_about(
                 )  # fmt: skip
                 tested = {(c.claim, c.stimulus) for c in again}
                 rows = [c for c in rows if (c.claim, c.stimulus) not in tested] + again
-    return rows
+    return corrected(rows)

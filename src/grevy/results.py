@@ -93,9 +93,11 @@ class Candidate:
     final_loss: float
     low: float = float("nan")
     high: float = float("nan")
-    """The 95 % interval of `score` over the presentations (or blocks) that judged it."""
+    """The 95 % interval of `score` over the repeats (or blocks) that judged it."""
     times: int = 1
     """In how many choices it came first; more than one where every fold chooses for itself."""
+    over: str = ""
+    """The folds that it was tried for, "repeats" or "blocks"; "" in older results."""
 
 
 @dataclass(frozen=True)

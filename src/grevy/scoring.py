@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,9 @@ def _metrics(problem: Problem) -> tuple[_Metric, ...]:
         return (_Metric("accuracy", "", True),)
     kept = (_Metric("median error", problem.unit, False), _Metric("accuracy", "", True))
     circular = bool(problem.target.periods.any())
-    return kept if circular else (_Metric("r2", "", True), *kept)
+    if circular:
+        return kept
+    return (*kept, _Metric("rank correlation", "", True), _Metric("r2", "", True))
 
 
 def _statistic(
@@ -94,16 +97,39 @@ def _statistic(
     group: NDArray[np.int64],
     predicted: NDArray[np.float64],
 ) -> float:
-    """The mean over repeats of each repeat's score; R2 is pooled over them."""
+    """The mean over repeats of each repeat's score; R2 is pooled over them.
+
+    Error, share within the tolerance, Spearman's rank correlation (a constant has none: 0), R2.
+    """
     far = error(problem.target, rows, predicted)
     if metric.name == "r2":
         y = np.asarray(problem.target.values[rows], dtype=np.float64)
         spread = np.square(y - y.mean(axis=0)).sum()
         return float(1 - np.square(far).sum() / spread) if spread > 0 else float("nan")
+    if metric.name == "rank correlation":
+        truth = problem.target.values[rows]
+        of = [_rank_correlation(truth[group == g], predicted[group == g]) for g in np.unique(group)]
+        told = [r for r in of if np.isfinite(r)]
+        return float(np.mean(told)) if told else float("nan")
     units = [far[group == g] for g in np.unique(group)]
     if metric.name == "median error":
         return float(np.mean([np.median(u) for u in units]))
     return float(np.mean([np.mean(u <= problem.tolerance[subset]) for u in units]))
+
+
+def _rank_correlation(truth: NDArray[Any], predicted: NDArray[np.float64]) -> float:
+    """Spearman's, the mean over columns: 0 for a prediction that is constant, which orders nothing.
+
+    NaN where the truth is constant: there is no order to find.
+    """
+    a, b = (stats.rankdata(x, axis=0) for x in (truth, predicted))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    spread, said = np.square(a).sum(axis=0), np.square(b).sum(axis=0)
+    varies = spread > 0
+    if not varies.any():
+        return float("nan")
+    r = (a * b).sum(axis=0)[varies] / np.sqrt(spread * np.where(said > 0, said, 1))[varies]
+    return float(r.mean())
 
 
 def jackknife(

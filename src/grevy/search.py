@@ -13,7 +13,7 @@ from scipy import stats
 
 from .config import TrainConfig
 from .encoders import EncoderSpec
-from .errors import ConfigError, DivergedError
+from .errors import ConfigError, DataError, DivergedError
 from .evaluate import Problem, features_of, relative_errors
 from .model import Run, held_out_bits
 from .pairs import DeltaPairs, HybridPairs, Pairs, TimePairs
@@ -27,6 +27,8 @@ from .windows import keep
 __all__ = ["SETTINGS", "choose", "expand", "steps_of_most_bits", "with_spans"]
 
 _NAN = float("nan")
+_Judged = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Errors of presentations, and of which repeat (or block) each is."""
 _log = logging.getLogger("grevy")
 SETTINGS = ("latents", "hidden", "learning_rate", "temperature", "time_offset")
 """What a grid may vary; all but the last two leave the task as it is."""
@@ -149,6 +151,8 @@ def choose(
     ------
     DivergedError
         If all of them diverged.
+    DataError
+        If none can be judged.
     """
     configs = [
         with_spans(config, split.train_on)
@@ -169,12 +173,18 @@ def choose(
             table.append(Candidate(settings, *(_NAN, _NAN, _NAN), _task(config), False, _NAN))
             continue
         errors, bits, losses = judged
-        means[i] = [np.mean([e.mean() for e in own]) for own in errors]
+        means[i] = [np.mean([e.mean() for e, _ in own]) for own in errors]
         table.append(_candidate(settings, config, errors, bits, losses))
     if np.isinf(means).all():
         raise DivergedError(
             f"at least one candidate must train; all {len(candidates)} diverged. Use smaller "
             f"learning rates or higher temperatures."
+        )
+    means[~np.isfinite(means)] = np.inf
+    if np.isinf(means).all(axis=0).any():
+        raise DataError(
+            f"candidates must be judged on what is set aside; found no score for any of the "
+            f"{len(candidates)}. Give one value for each setting: then nothing is chosen."
         )
     best = means.argmin(axis=0)
     times = np.bincount(best, minlength=len(candidates))
@@ -190,9 +200,9 @@ def _judged(
     splits: Sequence[Sequence[Judging]],
     runs: Sequence[Sequence[Run | None]],
     device: str,
-) -> tuple[list[list[NDArray[np.float64]]], list[float], list[float]] | None:
+) -> tuple[list[list[_Judged]], list[float], list[float]] | None:
     """Errors of a candidate's decoders, bits, and last losses; None where its weights diverged."""
-    errors: list[list[NDArray[np.float64]]] = []
+    errors: list[list[_Judged]] = []
     bits, losses = [], []
     for own, trained in zip(splits, runs, strict=True):
         errors.append([])
@@ -263,19 +273,25 @@ def steps_of_most_bits(
 def _candidate(
     settings: dict[str, float | int | str],
     config: TrainConfig,
-    errors: Sequence[Sequence[NDArray[np.float64]]],
+    errors: Sequence[Sequence[_Judged]],
     bits: Sequence[float],
     losses: Sequence[float],
 ) -> Candidate:
-    """A row of the table; its interval is taken over the presentations that judged it."""
-    each = np.array([e.mean() for own in errors for e in own])
-    several = np.concatenate([e for own in errors for e in own])
+    """A row of the table; its interval is taken over the repeats (or blocks) that judged it.
+
+    Presentations of one repeat share their time in the session, and a repeat may judge in several
+    folds: it counts once.
+    """
+    each = np.array([e.mean() for own in errors for e, _ in own])
+    every = np.concatenate([e for own in errors for e, _ in own])
+    group = np.concatenate([g for own in errors for _, g in own])
+    repeats = np.array([every[group == g].mean() for g in np.unique(group)])
     half = float("nan")
-    if len(several) > 2:
+    if len(repeats) > 1:
         half = float(
-            stats.t.ppf(0.975, len(several) - 1) * several.std(ddof=1) / np.sqrt(len(several))
+            stats.t.ppf(0.975, len(repeats) - 1) * repeats.std(ddof=1) / np.sqrt(len(repeats))
         )
-    score = float(np.mean([np.mean([e.mean() for e in own]) for own in errors]))
+    score = float(np.mean([np.mean([e.mean() for e, _ in own]) for own in errors]))
     return Candidate(
         settings=settings,
         score=score,

@@ -156,6 +156,12 @@ class RunConfig:
                     f"{name} must be 0 or at least 19, or no p value can reach .05; "
                     f"found {getattr(self, name)}."
                 )
+        if self.refit_nulls and self.choice == "nested":
+            raise ConfigError(
+                "nulls that train encoders anew need one configuration for all folds: where each "
+                "fold chooses by the true labels, nulls are not made as the score was. Use "
+                "--choice aside with --refit-nulls."
+            )
         if self.split == "shuffled" and not self.force:
             raise ConfigError(
                 "samples of a time series cannot be shuffled into folds: a test sample's "

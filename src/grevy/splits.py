@@ -32,6 +32,8 @@ __all__ = [
 
 N_CHOOSING_FOLDS = 2
 SHARE_FOR_CHOOSING = 0.2
+FEWEST_BLOCKS = 5
+"""Folds over blocks are fewer than was asked for, down to so many, where guards need the room."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,8 @@ class Plan:
         0 where nothing is set aside: too few repeats, or the choice is made inside each fold.
     guard : int
         Samples on both sides of a left-out stretch that are not trained on.
+    guard_short : int
+        By how many samples it is shorter than was asked for.
     shuffled : bool
         Samples were dealt out one by one: the encoder sees them all, and so, through its
         neighbours, does the decoder. Not a held-out test.
@@ -64,6 +68,7 @@ class Plan:
     n_choosing: int
     guard: int
     shuffled: bool = False
+    guard_short: int = 0
 
     @property
     def n_folds(self) -> int:
@@ -191,7 +196,9 @@ def block_plan(
     """Leave stretches of time out, for what does not repeat.
 
     The samples where the label is known are cut, in order of time, into equal blocks: one a fold,
-    and a fifth of all (at least two) that are set aside for choosing and never scored.
+    and a fifth of all (at least two) that are set aside for choosing and never scored. Where a
+    guard takes more than a third of a block there are fewer, longer blocks, down to five folds; of
+    a guard that is longer even than half of those, half a block is kept, and the plan says so.
 
     Parameters
     ----------
@@ -201,7 +208,7 @@ def block_plan(
     n_folds, seed, leave_out, set_aside
         As in `repeat_plan`.
     guard : int
-        In samples; at most half a block is used.
+        In samples.
 
     Returns
     -------
@@ -217,11 +224,11 @@ def block_plan(
     for a, b in epochs:
         inside[a:b] = known[a:b]
     rows = np.flatnonzero(inside)
-    n_blocks = n_folds
-    if set_aside:
-        sizes = range(max(5, n_folds), 4 * n_folds + 8)
-        n_blocks = next(n for n in sizes if len(_set_aside(n, 0, some=True)[0]) >= n_folds)
-    guard = min(guard, len(rows) // (2 * n_blocks))
+    n_blocks = _n_blocks(n_folds, set_aside)
+    while n_folds > FEWEST_BLOCKS and 3 * guard * n_blocks > len(rows):
+        n_folds -= 1
+        n_blocks = _n_blocks(n_folds, set_aside)
+    asked, guard = guard, min(guard, len(rows) // (2 * n_blocks))
     scored, aside = _set_aside(n_blocks, seed, some=set_aside)
     _check_left_out(leave_out, len(scored), "the session")
     group, choosing = (np.full(len(known), -1, dtype=np.int64) for _ in range(2))
@@ -232,7 +239,16 @@ def block_plan(
     tested = np.array([np.isin(group, blocks) for blocks in folds])
     every = [keep(epochs, group == i) for i in range(n_blocks)]
     n_choosing = int(choosing.max(initial=-1)) + 1
-    return Plan(np.concatenate(every), group, tested, choosing, n_choosing, guard)
+    spans = np.concatenate(every)
+    return Plan(spans, group, tested, choosing, n_choosing, guard, guard_short=asked - guard)
+
+
+def _n_blocks(n_folds: int, set_aside: bool) -> int:
+    """How many blocks there must be for so many to be scored."""
+    if not set_aside:
+        return n_folds
+    sizes = range(max(5, n_folds), 4 * n_folds + 8)
+    return next(n for n in sizes if len(_set_aside(n, 0, some=True)[0]) >= n_folds)
 
 
 def shuffled_plan(known: NDArray[np.bool_], epochs: Spans, *, n_folds: int, seed: int) -> Plan:

@@ -229,7 +229,8 @@ class Checkpoint:
         for i, (key, run) in enumerate(runs.items()):
             told, own = _packed(run)
             facts.append({"key": key, **told})
-            tensors |= {f"run.{i:04d}.{n}": t for n, t in own.items()}
+            # A run that went on shares its scaling with the one before; a file holds each itself.
+            tensors |= {f"run.{i:04d}.{n}": t.clone() for n, t in own.items()}
         header = {
             "format": "grevy-unfinished",
             "format_version": FORMAT_VERSION,

@@ -102,7 +102,7 @@ def _choice(r: Results) -> Item:
     how = "inside each fold" if r.settings.get("choice") == "nested" else ""
     if not how and any(f.set_aside for f in r.folds):
         how = "on a part that was set aside"
-    n = len(r.candidates)
+    n = sum(c.over == r.candidates[0].over for c in r.candidates)
     if not how:
         return Item(question, "no", f"{n} candidates, and nothing was set aside for them.")
     return Item(question, "yes", f"{n} candidates were compared {how}.")

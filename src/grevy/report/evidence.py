@@ -108,7 +108,7 @@ def _behaviour_said(row: BehaviourAlone, gaps: Sequence[Difference]) -> str:
     every = f" for {_of(len(rows), len(rows))}{found}" if several else ""
     return (
         f"The embedding tells more of {what} than {labels} alone{every}{part}: what the animal "
-        "did, as far as it was read, does not explain the score."
+        "did, as far as it was read, does not explain all of the score."
     )
 
 
@@ -406,8 +406,7 @@ def quality_said(quality: Quality) -> list[str]:
         )
         said.append(
             f"On held-out samples the encoder reaches {amount(b.value)} bits above chance, beside "
-            f"{amount(b.null_mean)} for {_surrogates(n)} ({gain}{_p(b.p, n)})"
-            + (": what it has more is what channels have in common." if _exceeds(b) else ".")
+            f"{amount(b.null_mean)} for {_surrogates(n)} ({gain}{_p(b.p, n)})" + _bits_mean(b)
         )
     if c is not None:
         spread = f" (95 % interval {amount(c.low)} to {amount(c.high)})" if c.low == c.low else ""
@@ -446,8 +445,17 @@ def quality_said(quality: Quality) -> list[str]:
 
 
 def _exceeds(b: HeldOutBits) -> bool:
-    """Whether bits exceed those of surrogates, as far as there are enough to tell."""
-    return b.gain > 0 and not b.gain_low <= 0
+    """Whether bits exceed those of surrogates; one surrogate has no interval, and cannot tell."""
+    return b.gain_low > 0
+
+
+def _bits_mean(b: HeldOutBits) -> str:
+    """What follows from the bits of runs and surrogates, at the end of a sentence."""
+    if _exceeds(b):
+        return ": what it has more is what channels have in common."
+    if b.surrogates and not math.isfinite(b.gain_low):
+        return ". So few do not tell whether that is more than chance (--seeds, --surrogates)."
+    return "."
 
 
 def _quality_table(quality: Quality) -> Table | None:
@@ -510,7 +518,8 @@ def cautions(controls: Controls, quality: Quality, gaps: Sequence[Difference]) -
         for r in few
     ]
     b, c = quality.bits, quality.consistency
-    if b is not None and not _exceeds(b):
+    untold = b is not None and b.gain > 0 and not math.isfinite(b.gain_low)
+    if b is not None and not _exceeds(b) and not untold:
         said.append(
             "Held-out bits are not shown to exceed those of unrelated channels: the encoder may "
             "have learnt how each channel remembers itself, and nothing of the population."

@@ -325,7 +325,8 @@ def _training(results: Results, dpi: int) -> list[Picture]:
             )
         )
     if results.candidates:
-        rows = sorted(results.candidates, key=lambda c: (not np.isfinite(c.score), c.score))
+        own = [c for c in results.candidates if c.over == results.candidates[0].over]
+        rows = sorted(own, key=lambda c: (not np.isfinite(c.score), c.score))
         kept = rows[:_MOST_CANDIDATES] + [c for c in rows[_MOST_CANDIDATES:] if c.chosen]
         figure, axes = _panels(len(kept), 2)
         plots.candidates(kept, axes[0])

@@ -30,7 +30,7 @@ from ..results import (
 
 __all__ = ["FORMAT_VERSION", "load_results", "save_results", "write_whole"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version 1 had no regions."""
 _FORMAT = "grevy-results"
 _RESULTS: TypeAdapter[Results] = TypeAdapter(Results)

@@ -75,7 +75,7 @@ def gather(
     config: RunConfig,
     resolved: Mapping[str, str],
     answers: Sequence[Answer],
-    choice: Choice,
+    choices: Mapping[str, Choice],
     final: Run,
     *,
     claims: Sequence[Claim] = (),
@@ -94,7 +94,8 @@ def gather(
     resolved : mapping
         Settings in samples, for people.
     answers : sequence of Answer
-    choice : Choice
+    choices : mapping of str to Choice
+        By what the folds leave out; the first is that of the model that is shown.
     final : Run
         The model that is shown.
     claims : sequence of Claim
@@ -111,14 +112,16 @@ def gather(
     Results
     """
     leaks = any(plan.shuffled for _, plan, _, _ in answers)
-    flag, table = "leaks" if leaks else "", choice.table
+    flag = "leaks" if leaks else ""
+    table = [row for choice in choices.values() for row in choice.table]
     rows = [replace(row, flag=flag) for _, _, problem, y in answers for row in scores(problem, y)]
     gaps = [
         replace(row, flag=flag) for _, _, problem, y in answers for row in differences(problem, y)
     ]
     plans = list({id(plan): (what, plan) for what, plan, _, _ in answers}.values())
     session, track = _session(recording, config), recording.stimulus
-    warnings = [*said, wording.bits_warning(table), wording.divergence_warning(table)]
+    warnings = [*said, *(choice.why_not for choice in choices.values())]
+    warnings += [wording.bits_warning(table), wording.divergence_warning(table)]
     warnings += remarks(track) if track else ()
     warnings += wording.cautions(rows, gaps, plans, claims)
     warnings += evidence.cautions(controls, quality, gaps)
@@ -147,7 +150,7 @@ def gather(
             *wording.methods(
                 session,
                 final.config,
-                choice,
+                choices,
                 plans,
                 search_steps=config.search_steps,
                 claims=claims,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -101,10 +101,19 @@ def headline(
     if ranked:
         best = ranked[0]
         above = [r for r in ranked if _above_chance(r, differences)]
-        if best in above:
+        tested = {c.stimulus: c for c in claims if c.claim == "time-locked" and not c.refused}
+        claim = tested.get(best.stimulus)
+        if best in above and claim is not None and claim.q < ALPHA:
             said.append(
                 f"The population follows '{best.stimulus}' best: its moment is decoded with a "
-                f"median error of {_share(best)}."
+                f"median error of {_share(best)}; q = {claim.q:.3g}."
+            )
+        elif best in above:
+            untested = "not tested against nulls" if claim is None else f"q = {claim.q:.3g}"
+            said.append(
+                f"Moments of '{best.stimulus}' are decoded best, with a median error of "
+                f"{_share(best)}, which is no claim yet that the population follows it "
+                f"({untested})."
             )
         else:
             said.append(
@@ -265,7 +274,7 @@ def _label_words(pairs: LabelPairs, rate_hz: float) -> str:
 def methods(
     session: SessionSummary,
     config: TrainConfig,
-    choice: Choice,
+    choices: Mapping[str, Choice],
     plans: Sequence[tuple[str, Plan]],
     *,
     search_steps: int,
@@ -278,7 +287,8 @@ def methods(
     session : SessionSummary
     config : TrainConfig
         The chosen configuration.
-    choice : Choice
+    choices : mapping of str to Choice
+        By what the folds leave out; the first is that of the model that is shown.
     plans : sequence of (what repeats, Plan)
         "repeats" or "blocks", for each kind of fold used.
     search_steps : int
@@ -314,7 +324,7 @@ def methods(
             else ""
         ),
     ]
-    said.append(_choice_in_words(choice, search_steps))
+    said.append(_choices_in_words(choices, search_steps))
     for what, plan in plans:
         if plan.shuffled:
             said.append(f"The scores are not of held-out samples: {LEAK}. This was asked for.")
@@ -325,6 +335,11 @@ def methods(
             f"scaling, PCA and decoder were fitted without the fold's test samples and a guard of "
             f"{plan.guard} samples ({plan.guard / rate:.3g} s; window, offset and indicator decay"
             + ("" if what == "repeats" else ", or the time over which the label remembers itself")
+            + (
+                f": shorter by {plan.guard_short} than that time, which is all that fits"
+                if plan.guard_short
+                else ""
+            )
             + ") on both sides of them. "
             f"Every presentation or "
             f"block was embedded alone, its edges completed by replication. Decoding is by k "
@@ -354,9 +369,32 @@ def _left_out(plan: Plan) -> int:
     return max((len(np.unique(plan.group[t])) for t in plan.tested), default=0)
 
 
+_UNCHOSEN = "No configuration was chosen by data: the first value of every setting was used."
+
+
+def _choices_in_words(choices: Mapping[str, Choice], search_steps: int) -> str:
+    """How the shown model's configuration was chosen, and those of folds of other kinds."""
+    if not choices:
+        return _UNCHOSEN
+    first, *others = choices
+    said = _choice_in_words(choices[first], search_steps)
+    for what in others:
+        row = next((c for c in choices[what].table if c.chosen), None)
+        if row is None:
+            said += f" Nothing was chosen by data for the folds over {what}."
+            continue
+        own = "in each fold" if choices[what].of_fold else "on what those set aside"
+        found = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in row.settings.items())
+        said += (
+            f" The folds over {what} take their scores elsewhere, so that the choice was made "
+            f"again for them, {own}: {found}."
+        )
+    return said
+
+
 def _choice_in_words(choice: Choice, search_steps: int) -> str:
     if not choice.table:
-        said = "No configuration was chosen by data: the first value of every setting was used."
+        said = _UNCHOSEN
     else:
         said = (
             f"The configuration was chosen among {len(choice.table)} candidates, trained for "
