@@ -17,7 +17,6 @@ from grevy.decode import (
     Target,
     _top,
     circular_distance,
-    decode_blocks,
     error,
     neighbours,
     predict,
@@ -180,34 +179,3 @@ def test_the_largest_are_found_among_the_best_groups(n: int, k: int) -> None:
 def test_k_must_fit() -> None:
     with pytest.raises(DataError, match="k must be between 1 and the 3"):
         neighbours(np.zeros((3, 2), np.float32), np.zeros((1, 2), np.float32), 4)
-
-
-@pytest.mark.parametrize("discrete", [False, True])
-def test_blocks_are_decoded_as_scikit_learn_does_on_the_same_folds(discrete: bool) -> None:
-    rng = np.random.default_rng(7)
-    n, folds, guard = 203, 4, 6
-    x = _points(rng, n)
-    y = x[:, :1] + 0.3 * rng.standard_normal((n, 1))
-    if discrete:
-        target = Target((y > 0).astype(np.int64), np.zeros(1), 2)
-        model = KNeighborsClassifier
-    else:
-        target = Target(y, np.zeros(1))
-        model = KNeighborsRegressor
-    errors, constant = decode_blocks(x, target, n_folds=folds, guard=guard)
-    fold = np.array([i * folds // n for i in range(n)])
-    for f in range(folds):
-        out = [i for i in range(n) if fold[i] == f]
-        rows = np.array([i for i in range(n) if i < out[0] - guard or i > out[-1] + guard])
-        best = tune(x[rows], target, rows, fold[rows])
-        twin = model(best.k, metric=best.metric, algorithm="brute")
-        said = twin.fit(x[rows], target.values[rows, 0]).predict(x[out])
-        gap = said != target.values[out, 0] if discrete else abs(said - target.values[out, 0])
-        assert errors[f] == pytest.approx(gap.mean(), abs=1e-6)
-    assert errors.mean() < constant.mean()
-
-
-def test_a_guard_that_leaves_nothing_is_refused() -> None:
-    target = Target(np.zeros((20, 1)), np.zeros(1))
-    with pytest.raises(DataError, match="guard of 20 samples leaves 0 of 20"):
-        decode_blocks(np.ones((20, 2), np.float32), target, n_folds=2, guard=20)

@@ -82,12 +82,16 @@ def test_a_model_tells_its_activity_from_a_label_table(
 def test_decode_says_what_the_encoder_saw(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arrays = dict(np.load(data))
     _run(capsys, "fit", data, *SMALL, "--out", "m.safetensors")
-    code, out, _ = _run(capsys, "decode", "m.safetensors", data, "--labels", "pos", "kind")
+    code, out, _ = _run(
+        capsys, "decode", "m.safetensors", data, "--labels", "pos", "kind", "--nulls", "19"
+    )
     assert code == 0
-    for name in ("pos: mean error", "kind: share wrong"):
-        line = next(row for row in out.splitlines() if row.startswith(name))
-        decoded = float(line.split(" (")[0].split()[-1])
-        assert decoded < 0.5 * float(line.split()[-1])
+    for name, better in (("pos  median error", -1), ("kind  accuracy", 1)):
+        at = next(i for i, row in enumerate(out.splitlines()) if row.startswith(name))
+        cells = out.splitlines()[at + 1].split()
+        assert cells[0] == "all"
+        decoded, chance = float(cells[1]), float(cells[5])
+        assert better * decoded > better * chance * (0.5 if better < 0 else 1.5)
     assert out.startswith("!! Not held out: The encoder was trained on samples that are decoded")
     assert "100% of those" in out
     part = {k: v[len(v) // 3 :] for k, v in arrays.items()}
@@ -108,10 +112,11 @@ def test_labels_that_an_encoder_learnt_are_not_decoded_where_it_learnt_them(
     code, out, said = _run(capsys, *words)
     assert code == 2
     assert "pure noise decodes well that way" in said
-    assert "mean error" not in out
+    assert "median error" not in out
     code, out, _ = _run(capsys, *words, "--force")
     assert code == 0
     assert out.startswith("!! Not held out")
+    assert "Not tested. The encoder learnt from" in out
 
 
 def test_search_ranks_and_keeps_what_is_there(

@@ -12,7 +12,7 @@ from grevy.report.printed import printed
 
 def test_every_row_has_its_numbers_and_one_sentence() -> None:
     results = fake.movies()[0]
-    lines = printed(results)
+    lines = printed(results.scores, results.claims)
     rows = [s for s in results.scores if (s.method, s.metric) == ("embedding", "median error")]
     ours = {s.stimulus: s for s in rows}
     for name, score in ((n, s) for n, s in ours.items() if n and s.target == "frame"):
@@ -45,14 +45,17 @@ def test_every_row_has_its_numbers_and_one_sentence() -> None:
 def test_what_is_not_shown_is_no_claim(change: dict[str, object], says: str) -> None:
     results = fake.movies()[0]
     claims = [replace(c, **change) if c.claim == "time-locked" else c for c in results.claims]  # type: ignore[arg-type]
-    lines = printed(replace(results, claims=tuple(claims)))
+    lines = printed(results.scores, claims)
     assert sum(line.strip() == says for line in lines) == 12
 
 
 def test_labels_and_names_that_forge_lines() -> None:
     results = fake.labels()[0]
-    assert sum("Not tested against nulls." in line for line in printed(results)) == 2
+    assert (
+        sum("Not tested against nulls." in line for line in printed(results.scores, results.claims))
+        == 2
+    )
     rows = [replace(s, target="x\ny\x1b[2J") for s in results.scores]
-    lines = printed(replace(results, scores=tuple(rows)))
+    lines = printed(rows, results.claims)
     assert all(line.isprintable() for line in lines)
-    assert printed(fake.minimal()) == []
+    assert printed(fake.minimal().scores, ()) == []

@@ -310,7 +310,7 @@ def _summary(folder: Path) -> str:
     lines = [f"!! {line}" for line in results.flags]
     lines += [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
-    lines += [*printed(results), ""]
+    lines += [*printed(results.scores, results.claims), ""]
     return plain("\n".join(lines))
 
 

@@ -28,7 +28,6 @@ __all__ = [
     "best_settings",
     "candidates",
     "circular_distance",
-    "decode_blocks",
     "error",
     "evenly",
     "judge",
@@ -448,66 +447,3 @@ def predict_without(
         if len(mine):
             without[int(g)][mine] = predictions(target, train_rows, near, [wide])[0]
     return whole, without
-
-
-def decode_blocks(
-    features: NDArray[np.float32],
-    target: Target,
-    *,
-    n_folds: int = 5,
-    guard: int = 0,
-    device: str = "auto",
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean error of every fold: contiguous stretches are left out in turn, k is chosen in the rest.
-
-    Parameters
-    ----------
-    features : array of float32, shape (n, D)
-        In order of time.
-    target : Target
-        With n rows.
-    n_folds : int
-    guard : int
-        Samples beside a left-out stretch that are not learnt from.
-    device : str
-
-    Returns
-    -------
-    errors, constant : arrays of float64, shape (n_folds,)
-        Mean error of the decoder, and of the best constant (mean or median; for a class the most
-        frequent) of its training rows.
-
-    Raises
-    ------
-    DataError
-        If the guard leaves fewer than four rows to learn from.
-    """
-    n = len(features)
-    fold = np.arange(n) * n_folds // n
-    errors, constants = [], []
-    for f in range(n_folds):
-        out = np.flatnonzero(fold == f)
-        near = (np.arange(n) >= out[0] - guard) & (np.arange(n) <= out[-1] + guard)
-        rows = np.flatnonzero(~near)
-        if len(rows) < 4:
-            raise DataError(
-                f"a decoder must have samples to learn from; a guard of {guard} samples leaves "
-                f"{len(rows)} of {n} beside fold {f}. Use a smaller guard or more data."
-            )
-        settings = tune(features[rows], target, rows, fold[rows], device=device)
-        found = predict(features[rows], rows, features[out], target, settings, device=device)
-        errors.append(float(error(target, out, found).mean()))
-        constants.append(_constant_error(target, rows, out))
-    return np.array(errors), np.array(constants)
-
-
-def _constant_error(target: Target, rows: NDArray[np.int64], out: NDArray[np.int64]) -> float:
-    values = np.asarray(target.values, dtype=np.float64)[rows]
-    if target.n_classes:
-        guesses = [np.array([np.bincount(values[:, 0].astype(np.int64)).argmax()], dtype=float)]
-    else:
-        guesses = [values.mean(axis=0), np.median(values, axis=0)]
-    return min(
-        float(error(target, out, np.broadcast_to(g, (len(out), values.shape[1]))).mean())
-        for g in guesses
-    )

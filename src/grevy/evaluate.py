@@ -38,6 +38,7 @@ __all__ = [
     "identity_problem",
     "label_problem",
     "learnt_and_asked",
+    "plain_features",
     "relative_errors",
     "scaled_windows",
 ]
@@ -188,15 +189,13 @@ def features_of(
     embedding = embed(run, recording, spans=spans, device=device)
     values = {EMBEDDING: embedding.values}
     if baselines:
-        windows, _ = scaled_windows(recording.activity, spans, train_on, run.config.encoder.field)
-        trained = mask_of(train_on, recording.n_samples)[embedding.samples]
-        most = min(_COMPONENTS, windows.shape[1], int(trained.sum()))
-        pca = PCA(most, svd_solver="covariance_eigh").fit(windows[trained])
-        parts = pca.transform(windows).astype(np.float32)
-        latents = run.config.encoder.latents
-        values |= {RAW: windows, REDUCED: parts[:, :latents], LINEAR: parts}
+        field, latents = run.config.encoder.field, run.config.encoder.latents
+        plain, _ = plain_features(recording.activity, spans, train_on, field, latents)
+        values |= plain
         if manifold:
-            values[MANIFOLD] = _umap(parts, np.flatnonzero(trained), latents, run.config.seed)
+            trained = mask_of(train_on, recording.n_samples)[embedding.samples]
+            fit = np.flatnonzero(trained)
+            values[MANIFOLD] = _umap(plain[LINEAR], fit, latents, run.config.seed)
         lengths, width = [b - a for a, b in spans], run.config.smoothing
         values |= {m: smoothed(v, lengths, width) for m, v in values.items() if m != EMBEDDING}
     own = run.config.spans(0)
@@ -221,6 +220,27 @@ def _umap(
         )
         model.fit(x[some])
         return np.asarray(model.transform(x), dtype=np.float32)
+
+
+def plain_features(
+    activity: NDArray[np.float32],
+    spans: Spans,
+    train_on: Spans,
+    field: ReceptiveField,
+    latents: int,
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
+    """What the baselines see of some spans, fitted on training samples alone, and which samples.
+
+    The z-scored windows ("raw kNN"), as many of their principal components as there are latents
+    ("PCA kNN"), and as many as linear decoders see ("linear"), each (n, F). Parameters are those of
+    `scaled_windows`.
+    """
+    windows, samples = scaled_windows(activity, spans, train_on, field)
+    trained = mask_of(train_on, len(activity))[samples]
+    most = min(_COMPONENTS, windows.shape[1], int(trained.sum()))
+    pca = PCA(most, svd_solver="covariance_eigh").fit(windows[trained])
+    parts = pca.transform(windows).astype(np.float32)
+    return {RAW: windows, REDUCED: parts[:, :latents], LINEAR: parts}, samples
 
 
 def scaled_windows(

@@ -268,6 +268,8 @@ def decode(
     labels: _Many,
     folds: int = 5,
     guard: int | None = None,
+    nulls: int = 999,
+    seed: int = 0,
     activity: str | None = None,
     label_file: Path | None = None,
     units: str | None = None,
@@ -276,6 +278,10 @@ def decode(
     force: _Flag = False,
 ) -> None:
     """Decode labels from the embedding of a saved model, contiguous stretches left out in turn.
+
+    The encoder stays as it is, and decoders are fitted to the other stretches: scores stand beside
+    those of the plain windows on the same folds, chance and nulls. `grevy run` trains the encoder
+    anew for every fold, leaves repeats of stimuli out, and chooses settings inside the folds.
 
     Parameters
     ----------
@@ -289,7 +295,12 @@ def decode(
         Stretches.
     guard
         Samples beside a left-out stretch that the decoder does not learn from; by default the
-        window and the longest time offset of the model.
+        window and the longest time offset of the model, or the window and the time over which a
+        label remembers itself, whichever is longer.
+    nulls
+        Orders of the stretches that each score is tested against; 0 for none.
+    seed
+        Every random number follows from it.
     activity
         Which array of the file is the activity.
     label_file
@@ -305,13 +316,17 @@ def decode(
     """
     import numpy as np
 
-    from .decode import Target, decode_blocks
+    from .embedded import decode_embedded, problem_of
     from .estimator import CEBRA
+    from .report.printed import printed
+    from .report.wording import headline
+    from .room import as_float32
 
     fitted = CEBRA.load(model)
     n_channels = _channels(fitted, session)
     source = _source(file, activity, labels, label_file, units, bin_s, n_channels)
-    if fitted.run_.config.encoder.factor > 1:
+    spec = fitted.run_.config.encoder
+    if spec.factor > 1:
         raise ConfigError("a model that resamples time has no row for every sample to decode from.")
     leak = _leak(fitted, source.activity)
     if leak and _learnt_labels(fitted) and not force:
@@ -319,34 +334,41 @@ def decode(
             f"{leak} It learnt labels of them too, and would give them back: pure noise decodes "
             f"well that way. Use grevy run, which leaves stretches out of both, or --force."
         )
-    if leak:
-        print(f"!! Not held out: {leak}")
     z = fitted.set_params(pad_before_transform=True).transform(source.activity, session_id=session)
-    if folds < 2 or folds * 4 > len(z):
-        raise ConfigError(f"folds must lie between 2 and {len(z) // 4}; found {folds}.")
-    apart = len(fitted.offset_) + _reach(fitted) if guard is None else guard
-    column = 0
+    problems, column = [], 0
     for name, values in zip(source.names, source.labels, strict=True):
         if len(values) != len(z):
             raise DataError(f"label '{name}' has {len(values)} rows and the activity {len(z)}.")
-        if values.dtype.kind == "f":
-            y = values.reshape(len(z), -1).astype(np.float64)
-            periods = np.array([source.periods.get(column + i, 0.0) for i in range(y.shape[1])])
-            column += y.shape[1]
-            target, what = Target(y, periods), "mean error"
-        else:
-            code = np.unique(values, return_inverse=True)[1].reshape(-1, 1).astype(np.int64)
-            target, what = Target(code, np.zeros(1), int(code.max()) + 1), "share wrong"
-        errors, constant = decode_blocks(z, target, n_folds=folds, guard=apart)
-        each = " ".join(f"{e:.4g}" for e in errors)
-        print(
-            f"{plain(name)}: {what} {errors.mean():.4g} (folds {each}); best constant "
-            f"{constant.mean():.4g}"
+        width = values[:1].size if values.dtype.kind == "f" else 0
+        periods = [source.periods.get(column + i, 0.0) for i in range(width)]
+        column += width
+        problems.append(problem_of(name, values, periods))
+    found = decode_embedded(
+        z, as_float32(source.activity), problems,
+        np.array([[0, len(z)]]) if source.epochs is None else source.epochs, spec.field,
+        reach=_reach(fitted), n_folds=folds, guard=guard, n_nulls=nulls,
+        learnt=source.names if leak and _learnt_labels(fitted) else (), seed=seed,
+    )  # fmt: skip
+    plan, unknown = found.plan, int((found.plan.group < 0).sum())
+    lines = [f"!! Not held out: {leak}"] if leak else []
+    lines += [f"- {said}" for said in headline(found.scores, found.differences, found.claims)]
+    if unknown:
+        lines.append(f"! {unknown} of {len(z)} samples are not decoded: a label is unknown there.")
+    if plan.n_folds < folds:
+        lines.append(
+            f"! {plan.n_folds} stretches instead of {folds}, so that the guard fits between them."
         )
-    print(
-        f"The decoder never saw the stretch it is judged on (nor {apart} samples beside it). "
-        + (leak or _unseen(fitted))
+    if plan.guard_short:
+        lines.append(
+            f"! The guard should be {plan.guard + plan.guard_short} samples, as long as a label "
+            f"remembers itself; {plan.guard} fit, and scores may be too high."
+        )
+    lines += [*printed(found.scores, found.claims), ""]
+    lines.append(
+        f"The decoders never saw the stretch they are judged on (nor {plan.guard} samples beside "
+        f"it). {leak or _unseen(fitted)}"
     )
+    print("\n".join(plain(line) for line in lines))
 
 
 def search(

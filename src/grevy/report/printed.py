@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..results import Claim, Results, Score
+from ..results import Claim, Score
 from .numbers import NOTHING, Scale, amount
 from .verdicts import ALPHA, verdict
 
@@ -16,12 +16,13 @@ _CLAIM = {"frame": "time-locked", "stimulus": "identity"}
 """Whose p and q stand in a row; those of a label are its own."""
 
 
-def printed(results: Results) -> list[str]:
+def printed(scores: Sequence[Score], claims: Sequence[Claim]) -> list[str]:
     """A table a target, and under each row what may be claimed.
 
     Parameters
     ----------
-    results : Results
+    scores : sequence of Score
+    claims : sequence of Claim
 
     Returns
     -------
@@ -29,13 +30,13 @@ def printed(results: Results) -> list[str]:
         Lines without control characters.
     """
     lines: list[str] = []
-    for target in dict.fromkeys(s.target for s in results.scores):
-        rows = [s for s in results.scores if s.target == target]
+    for target in dict.fromkeys(s.target for s in scores):
+        rows = [s for s in scores if s.target == target]
         metric = "median error" if any(s.metric == "median error" for s in rows) else "accuracy"
         rows = [s for s in rows if s.metric == metric]
         ours = [s for s in rows if s.method == "embedding"]
         if ours:
-            lines += ["", *_table(target, metric, ours, rows, results.claims)]
+            lines += ["", *_table(target, metric, ours, rows, claims)]
     return [
         "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in x) for x in lines
     ]

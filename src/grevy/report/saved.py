@@ -31,7 +31,7 @@ from ..results import (
 __all__ = ["FORMAT_VERSION", "load_results", "save_results", "write_whole"]
 
 FORMAT_VERSION = 3
-"""Version 1 had no regions."""
+"""Version 1 had no regions, 2 did not say which folds a candidate was tried for."""
 _FORMAT = "grevy-results"
 _RESULTS: TypeAdapter[Results] = TypeAdapter(Results)
 _KINDS = {
