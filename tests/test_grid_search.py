@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from grevy.grid_search import GridSearch
+from scipy import stats
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
@@ -191,6 +192,8 @@ def test_every_model_is_the_one_that_fit_makes(tmp_path: Path, calls: list[int])
         "loss",
         "bits",
         "bits_sd",
+        "bits_low",
+        "bits_high",
         "dataset_name",
         "task",
     ]
@@ -212,6 +215,8 @@ def test_bits_are_those_of_models_that_saw_two_thirds() -> None:
         found.append(held_out_bits(run, fold[0], np.array([[a, b]]), device="cpu"))
     assert row["bits"] == pytest.approx(np.mean(found))
     assert row["bits_sd"] == pytest.approx(np.std(found, ddof=1))
+    within = stats.t.interval(0.95, len(found) - 1, np.mean(found), stats.sem(found))
+    assert (row["bits_low"], row["bits_high"]) == pytest.approx(within)
 
 
 def test_labels_never_leak_into_the_next_dataset() -> None:

@@ -75,6 +75,15 @@ def test_few_repeats_are_a_caution() -> None:
     assert any("Fewer than five scored repeats for a" in s for s in said)
 
 
+def test_too_few_nulls_for_a_family_are_a_caution() -> None:
+    rows = [replace(locked(name, 0.1), n_nulls=99) for name in "abcdefg"]
+    assert any("too few for the claim 'time-locked' of 7 stimuli" in s and "139 or more" in s
+               for s in cautions([], [], [], rows))  # fmt: skip
+    labels = [replace(row, claim="label", n_nulls=19) for row in rows[:2]]
+    assert any("claim 'label' of 2 labels" in s for s in cautions([], [], [], labels))
+    assert not cautions([], [], [], [replace(row, n_nulls=999) for row in rows])
+
+
 @pytest.mark.parametrize(
     ("pairs", "says"),
     [

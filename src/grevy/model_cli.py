@@ -266,7 +266,7 @@ def decode(
     /,
     *,
     labels: _Many,
-    folds: int = 5,
+    folds: int = 10,
     guard: int | None = None,
     nulls: int = 999,
     seed: int = 0,

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from ..errors import ConfigError, DivergedError, FormatError
 from ..estimator import CEBRA
@@ -237,8 +238,10 @@ class GridSearch:
         DataFrame
             A row a model: its parameters, swept ones first; `loss`, the last one of its training
             in nats; `bits`, the mean over folds of the goodness of fit on the third left out, in
-            bits above chance, and `bits_sd`, its standard deviation (NaN where no fold could be
-            judged); `dataset_name`; `task`. Bits compare only rows of one dataset and one task.
+            bits above chance; `bits_sd`, its standard deviation, and `bits_low` and `bits_high`,
+            the 95 % t interval over folds, which share training data (NaN where fewer than two
+            could be judged); `dataset_name`; `task`. Bits compare only rows of one dataset and one
+            task.
 
         Raises
         ------
@@ -256,7 +259,7 @@ class GridSearch:
                     **{k: from_json(v) for k, v in {**first, **point.parameters}.items()},
                     "loss": point.loss,
                     "bits": _bits(point),
-                    "bits_sd": float(np.std(point.bits, ddof=1)) if len(point.bits) > 1 else np.nan,
+                    **_spread(point.bits),
                     "dataset_name": point.dataset_name,
                     "task": point.task,
                 }
@@ -417,6 +420,15 @@ class GridSearch:
 
 def _bits(point: Point) -> float:
     return float(np.mean(point.bits)) if point.bits else math.nan
+
+
+def _spread(bits: Sequence[float]) -> dict[str, float]:
+    """Standard deviation over folds, and the 95 % t interval of the mean."""
+    if len(bits) < 2:
+        return dict.fromkeys(("bits_sd", "bits_low", "bits_high"), np.nan)
+    mean, sd = float(np.mean(bits)), float(np.std(bits, ddof=1))
+    half = float(stats.t.ppf(0.975, len(bits) - 1)) * sd / math.sqrt(len(bits))
+    return {"bits_sd": sd, "bits_low": mean - half, "bits_high": mean + half}
 
 
 def _most_bits(points: Mapping[str, Point]) -> str:

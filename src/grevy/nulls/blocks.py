@@ -46,7 +46,10 @@ def blocks_forget(problem: Problem, plan: Plan, n: int) -> str:
             f"folds, or a longer recording."
         )
     if math.factorial(min(len(sizes), 20)) <= n:
-        return f"{len(sizes)} blocks can be ordered in fewer ways than the {n} nulls asked for."
+        return (
+            f"{len(sizes)} blocks can be ordered in fewer ways than the {n} nulls asked for. Use "
+            f"more folds, or fewer nulls."
+        )
     return ""
 
 

@@ -512,12 +512,15 @@ def cautions(
         said.append(
             f"Fewer than five scored repeats for {', '.join(few)}: the intervals say little."
         )
-    family = [c for c in claims if c.claim == "time-locked" and not c.refused]
-    if family and family[0].n_nulls < (least := least_nulls(len(family), ALPHA)):
-        said.append(
-            f"{family[0].n_nulls} nulls are too few for {len(family)} stimuli: a single one can "
-            f"reach q < {ALPHA:g} only with {least} or more."
-        )
+    for kind in dict.fromkeys(c.claim for c in claims if not c.refused):
+        family = [c for c in claims if c.claim == kind and not c.refused]
+        fewest, least = min(c.n_nulls for c in family), least_nulls(len(family), ALPHA)
+        if fewest < least:
+            what = "labels" if kind == "label" else "stimuli"
+            said.append(
+                f"{fewest} nulls are too few for the claim '{kind}' of {len(family)} {what}: a "
+                f"single one can reach q < {ALPHA:g} only with {least} or more."
+            )
     return [*said, *_unsure(scores, differences)]
 
 
