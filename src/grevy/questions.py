@@ -123,7 +123,8 @@ def questions_of(
         margin = max(margin, len(base.encoder.field) + longest)
         plan = block_plan(known, recording.epochs, guard=margin, **folds)  # type: ignore[arg-type]
         asked.append(Question("blocks", plan, tuple(problems)))
-        said += _guarded(plan, margin, config.folds, recording.rate_hz)
+        if config.split != "shuffled":
+            said += _guarded(plan, margin, config.folds, recording.rate_hz)
     if config.split == "shuffled":
         asked = [_shuffled(q, recording, config) for q in asked]
     if not asked:
@@ -172,14 +173,11 @@ def choose_for(
         return Choice(base)
     splits = _splits(recording, question, config)
     if not splits:
-        few = config.choice == "aside" and question.plan.n_choosing == 0  # cautions say it
+        if config.choice == "aside" and question.plan.n_choosing == 0:
+            return Choice(base)  # too few repeats, which `cautions` says
         why = (
-            ""
-            if few
-            else (
-                f"Nothing was chosen by data for the folds over {question.what}: what could be "
-                "judged leaves, within the guards, nothing to learn from."
-            )
+            f"Nothing was chosen by data for the folds over {question.what}: what could be judged "
+            "leaves, within the guards, nothing to learn from."
         )
         return Choice(base, why_not=why)
     chosen, table = [base] * len(splits), list[Candidate]()
@@ -214,9 +212,9 @@ def choose_for(
                 for c, own in zip(chosen, splits, strict=True)
             ]
             chosen = [replace(c, n_steps=n) for c, n in zip(chosen, own_steps, strict=True)]
-    own = tuple(chosen) if config.choice == "nested" else ()
+    of_fold = tuple(chosen) if config.choice == "nested" else ()
     rows = tuple(replace(row, over=question.what) for row in table)
-    return Choice(overall, own, rows, curve)
+    return Choice(overall, of_fold, rows, curve)
 
 
 def _attempted(configs: Sequence[TrainConfig], trainer: Trainer) -> Sequence[Run | None]:
