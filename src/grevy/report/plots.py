@@ -364,7 +364,7 @@ def path(
 def _metric_label(metric: str, unit: str, *, higher: bool) -> str:
     name = {"r2": "R²"}.get(metric, metric)
     suffix = f" ({plain(unit, 12)})" if unit else ""
-    return f"{name}{suffix}, {'higher' if higher else 'lower'} is better"
+    return f"{name}{suffix}\n{'higher' if higher else 'lower'} is better"
 
 
 def decoding(
@@ -454,7 +454,7 @@ def differences(
         side = "better →" if higher_is_better else "← better"
         unit = f" ({plain(first.unit, 12)})" if first.unit else ""
         name = {"r2": "R²"}.get(first.metric, first.metric)
-        ax.set_xlabel(f"difference in {name}{unit}, {side}")
+        ax.set_xlabel(f"Δ {name}{unit}\n{side}")
     reach = max(map(abs, ax.get_xlim()))
     ax.set_xlim(-reach, reach)
     return ax
