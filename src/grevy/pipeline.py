@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import dandi, nwb, store
-from .atomic import write_atomic
+from .atomic import append_line, remove_parts, write_atomic
 from .checks import controls_of, folds_of, quality_of
 from .config import TrainConfig, run_hash
 from .errors import ConfigError, DataError, DivergedError, FormatError
@@ -62,6 +62,8 @@ DEMO_SESSION: Mapping[str, Any] = {
     "n_cells": 80,
 }
 DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5, "behaviour": ["running_velocity"]}
+_FOLDERS = ("", "models", "figures", "unfinished", "unfinished/early")
+"""In which a run writes, below its own."""
 _log = logging.getLogger("grevy")
 
 
@@ -172,6 +174,8 @@ def export(
         If the folder holds no finished run, the new file exists, or the disk does not take it.
     LimitError
         If there is no room for it.
+    LockedError
+        If another process writes it.
     NetworkError
         If DANDI cannot be reached.
     """
@@ -250,20 +254,29 @@ def _add_stimulus_labels(recording: Recording) -> Recording:
 def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterator[None]:
     """The run's folder, held by this process, with its settings written or found unchanged."""
     with hold_folder(out):
-        (out / "models").mkdir(exist_ok=True)
+        refuse_finished(out)  # by a process that held it until now
         target = out / "run.toml"
         if target.exists():
-            other = changed(read_config(load_toml(target)), config)
+            other = changed(_settings_of(target), config)
             if other:
                 raise ConfigError(
                     f"{out} holds an unfinished run with other settings ({', '.join(other)}); "
                     f"use those settings to go on, or another folder."
                 )
-        for left in out.rglob(".*.tmp"):  # by a run that was killed while it wrote
-            left.unlink()
-        with write_atomic(target) as file:
+        with write_atomic(target) as file:  # first of all: it makes the folder a run's
             file.write(to_toml(config, resolved).encode())
+        for name in _FOLDERS:
+            remove_parts(out / name)
+        (out / "models").mkdir(exist_ok=True)
         yield
+
+
+def _settings_of(path: Path) -> RunConfig:
+    """The settings in a run.toml that may be somebody else's."""
+    try:
+        return read_config(load_toml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path} must be that of an unfinished run; found: {error}") from error
 
 
 def run_recording(
@@ -359,8 +372,7 @@ class _Clock:
     def say(self, event: str, facts: Mapping[str, str]) -> None:
         """One line of log.jsonl."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.out / "log.jsonl", json.dumps(line))
         _log.info("%s: %s", event, "; ".join(f"{k} {v}" for k, v in facts.items()))
 
 
