@@ -66,6 +66,44 @@ def test_of_two_fits_to_one_file_one_wins(data: Path, capsys: pytest.CaptureFixt
     assert {p.name for p in data.parent.iterdir()} == {"data.npz", "m.safetensors"}
 
 
+def test_what_is_there_is_never_overwritten(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", data, *SMALL]
+    assert _run(capsys, *fit)[0] == 0
+    assert _run(capsys, "embed", "data.safetensors", data)[0] == 0
+    model, label = Path("data.safetensors"), Path("label.npy")
+    np.save(label, np.arange(1200.0))
+    Path("b").mkdir()
+    Path("b/data.npz").write_bytes(data.read_bytes())
+    before = {p: p.read_bytes() for p in Path().iterdir() if p.is_file()}
+    for words, there in [
+        (fit, model),
+        (["fit", "b/data.npz", *SMALL, "--seed", 1], model),  # of another folder, the same name
+        ([*fit, "--out", data], data),
+        ([*fit, "--label-file", label, "--out", label], label),
+        (["embed", model, data], "data-embedding.npy"),
+        (["embed", model, "data-embedding.npy", "--out", "data-embedding.npy"], "embedding.npy"),
+    ]:
+        code, _, said = _run(capsys, *words)
+        assert code == 2, words
+        assert f"{there} exists and is never overwritten" in said
+    assert {p: p.read_bytes() for p in Path().iterdir() if p.is_file()} == before
+
+
+def test_a_fit_that_was_killed_after_its_last_step_ends_but_overwrites_no_other_model(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ["fit", data, *SMALL, "--out", "m.safetensors"]
+    assert _run(capsys, *fit)[0] == 0
+    whole, folder = Path("m.safetensors").read_bytes(), Path("m.safetensors.unfinished")
+    for more, ends in (([], 0), (["--seed", 1], 2)):
+        folder.mkdir()
+        (folder / ".lock").write_text("zebra:42")
+        code, _, said = _run(capsys, *fit, *more)
+        assert code == ends, said
+        assert Path("m.safetensors").read_bytes() == whole
+    assert "never overwritten" in said
+
+
 def test_a_model_tells_its_activity_from_a_label_table(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +112,9 @@ def test_a_model_tells_its_activity_from_a_label_table(
     np.savez("two.npz", **arrays)
     assert _run(capsys, "fit", "two.npz", "--labels", "pos", *SMALL)[0] == 0
     assert _run(capsys, "embed", "two.safetensors", "two.npz")[0] == 0
-    code, _, said = _run(capsys, "embed", "two.safetensors", "two.npz", "--session", 3)
+    code, _, said = _run(
+        capsys, "embed", "two.safetensors", "two.npz", "--session", 3, "--out", "z.npy"
+    )
     assert code == 2
     assert "sessions" in said
 
@@ -171,7 +211,7 @@ def test_errors_are_sentences(data: Path, capsys: pytest.CaptureFixture[str]) ->
     _run(capsys, "fit", data, *SMALL)
     model = "data.safetensors"
     for words, says in [
-        (["fit", data, "--labels", "absent", *SMALL], "absent"),
+        (["fit", data, "--labels", "absent", *SMALL, "--out", "n.safetensors"], "absent"),
         (["fit", data, *SMALL, "--out", "no/such/m.safetensors"], "no folder"),
         (["embed", model, data, "--out", "z.txt"], ".npy, .npz or .csv"),
         (["embed", data, data], "data.npz"),
