@@ -210,6 +210,11 @@ def test_a_simulated_recording_is_fitted_by_name(
 def test_errors_are_sentences(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _run(capsys, "fit", data, *SMALL)
     model = "data.safetensors"
+    for name, x in [
+        ("six", np.ones((90, 6))), ("none", np.ones((0, 12))), ("short", np.ones((3, 12))),
+        ("turned", np.ones((12, 90))), ("complex", np.ones((90, 12), complex)),
+    ]:  # fmt: skip
+        np.save(f"{name}.npy", x)
     for words, says in [
         (["fit", data, "--labels", "absent", *SMALL, "--out", "n.safetensors"], "absent"),
         (["fit", data, *SMALL, "--out", "no/such/m.safetensors"], "no folder"),
@@ -218,6 +223,13 @@ def test_errors_are_sentences(data: Path, capsys: pytest.CaptureFixture[str]) ->
         (["decode", model, data, "--labels", "pos", "--folds", "1"], "between 2 and"),
         (["decode", model, data, "--labels", "pos", "--guard", "2000"], "smaller guard"),
         (["search", data, "--grid", "latents"], "NAME=VALUE"),
+        (["search", data, "--grid", "label_periods=3", "--labels", "pos"], "must be a dict of"),
+        (["fit", data, "--latents", 10**9, "--out", "n.safetensors", "--quiet"], "would take"),
+        (["embed", model, "six.npy"], "the 12 channels that the model was fitted to; found 6 in"),
+        (["embed", model, "turned.npy"], "Its axes may be the other way round"),
+        (["embed", model, "none.npy"], "found (0, 12) in none.npy"),
+        (["embed", model, "complex.npy"], "real numbers; found complex128 in complex.npy"),
+        (["embed", model, "short.npy"], "minimum of 10 is required"),
         (["convert", model, model], "never overwritten"),
     ]:
         code, _, said = _run(capsys, *words)

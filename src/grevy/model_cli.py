@@ -16,7 +16,7 @@ from .atomic import make_atomic, remove_parts
 from .errors import ConfigError, DataError, FormatError, GrevyError
 from .locks import hold_folder, left_by_killed
 
-__all__ = ["add", "narrate", "plain"]
+__all__ = ["add", "narrate", "one_line", "plain"]
 
 _Many = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 _Flag = Annotated[bool, Parameter(negative=())]
@@ -50,6 +50,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def one_line(text: str) -> str:
+    """`plain` text in which a name from a file cannot begin a line that looks like ours."""
+    return plain(text.replace("\n", "\\n"))
+
+
 class _AboveBars(logging.Handler):
     """Lines on the terminal that no progress bar is written into."""
 
@@ -57,7 +62,7 @@ class _AboveBars(logging.Handler):
         """Write one line."""
         from tqdm import tqdm
 
-        tqdm.write(plain(self.format(record)), file=sys.stderr)
+        tqdm.write(one_line(self.format(record)), file=sys.stderr)
 
 
 def fit(
@@ -446,7 +451,7 @@ def search(
         _, best = searched.get_best_model(dataset_name=name, models_dir=str(out))
     print(plain(table.to_string(index=False)))
     for warning in said:
-        print(plain(f"! {warning.message}"))
+        print(one_line(f"! {warning.message}"))
     print(f"best: {best}")
     print(out)
 
