@@ -174,14 +174,22 @@ def test_an_unfinished_run_goes_on_and_only_with_its_settings(movies, tmp_path: 
     whole = (out / "scores.csv").read_bytes()
     trained = {p: p.stat().st_mtime_ns for p in (out / "models").iterdir()}
     (out / "report.html").unlink()
-    lost = sorted(trained)[0]
+    lost, changed, other = sorted(trained)[:3]
     lost.unlink()
+    changed.write_bytes(other.read_bytes())  # whole, but not what its name says
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"torn')  # by a kill
     with pytest.raises(ConfigError, match=r"other settings \(seed\)"):
         pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK, "seed": 5}), out)
     pipeline.run_recording(movies, config, out, quiet=True)
     assert (out / "scores.csv").read_bytes() == whole
     for path, stamp in trained.items():
-        assert (path.stat().st_mtime_ns == stamp) == (path != lost)
+        assert (path.stat().st_mtime_ns == stamp) == (path not in (lost, changed))
+    told = [line for line in (out / "log.jsonl").read_text().splitlines() if line != '{"torn']
+    said = [json.loads(line) for line in told]
+    damaged = [line["reason"] for line in said if line["event"].startswith("model file damaged")]
+    assert len(damaged) == 1
+    assert f"{changed.name} must hold the run that its name stands for" in damaged[0]
 
 
 def test_a_folder_in_use_says_by_whom(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -385,10 +385,10 @@ def _trainer(
     def trainer(configs: Sequence[TrainConfig], what: str) -> list[Run]:
         paths = [out / "models" / f"{run_hash(c, source, kind)}.safetensors" for c in configs]
         runs: dict[Path, Run] = {}
-        for path in paths:
+        for path, config in zip(paths, configs, strict=True):
             if path.exists():
                 try:
-                    runs[path] = store.load(path)
+                    runs[path] = _kept(path, config, kind)
                 except FormatError as error:  # only a whole file has this name: it was damaged
                     clock.say("model file damaged, trained again", {"reason": str(error)})
         todo = [(c, p) for c, p in dict(zip(paths, configs, strict=True)).items() if c not in runs]
@@ -412,6 +412,18 @@ def _trainer(
         return [runs[path] for path in paths]
 
     return trainer
+
+
+def _kept(path: Path, config: TrainConfig, kind: str) -> Run:
+    """The run in a file, if it is the one that the file is named after."""
+    run = store.load(path)
+    known = replace(run.config, precision=config.precision)  # "auto" became one of the others
+    if run_hash(known, run.recording_hash, kind) != path.stem:
+        raise FormatError(
+            f"{path} must hold the run that its name stands for; found one of other settings or "
+            f"of another recording."
+        )
+    return run
 
 
 @contextmanager
