@@ -143,11 +143,11 @@ def _take(path: Path, what: str, advice: str) -> int:
 def _open(path: Path) -> tuple[int, bool]:
     """A handle of the lock's file, and whether it can be written."""
     ours = True
+    if path.is_symlink():
+        raise _no_lock(path, "a link")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
     except OSError as error:
-        if path.is_symlink():
-            raise _no_lock(path, "a link") from error
         if error.errno != errno.EACCES or not path.exists():
             raise
         ours, handle = False, os.open(path, os.O_RDONLY | NO_LINK)
