@@ -638,34 +638,28 @@ def _headed(words: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(words).to_bytes(2, "little") + words.encode()
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (_headed("{'descr': '<f4', 'fortran_order': False, 'shape': ("), "no header"),
-        (_headed("(" * 5000), "no header"),
-        (_headed("'''"), "no header"),
-        (_headed("{'descr': '<f4', 'fortran_order': False, 'shape': ()}") + b"1234", "shape"),
-        (b"", "EOF"),
-    ],
-    ids=["open", "nested", "quotes", "one number", "empty"],
-)
-def test_headers_that_are_none_are_refused(content, says, tmp_path):
-    results, arrays = fake.movies()
-    saved.save_results(tmp_path, results, arrays)
-    path = tmp_path / "embedding.npz"
-    with zipfile.ZipFile(path) as archive:
-        parts = {n: archive.read(n) for n in archive.namelist()} | {"values.npy": content}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, part in parts.items():
-            archive.writestr(name, part)
-    with pytest.raises(FormatError, match=rf"embedding\.npz cannot be read as arrays: .*{says}"):
-        saved.load_results(tmp_path)
+HEADS = [
+    (_headed("{'descr': '<f4', 'fortran_order': False, 'shape': ("), "no header"),
+    (_headed("(" * 5000), "no header"),
+    (_headed("'''"), "no header"),
+    (_headed("{'descr': '<f4', 'fortran_order': False, 'shape': ()}") + b"1234", "shape"),
+    (b"", "EOF"),
+]
 
 
-def test_encrypted_arrays_are_refused(tmp_path):
-    saved.save_results(tmp_path, *fake.movies())
+def test_headers_that_are_none_and_encrypted_arrays_are_refused(tmp_path):
+    results, _ = fake.movies()
+    saved.save_results(tmp_path, results, fake.embedding(latents=3, per_repeat=2))
     path = tmp_path / "embedding.npz"
     blob = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        parts = {n: archive.read(n) for n in archive.namelist()}
+    for content, says in HEADS:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in {**parts, "values.npy": content}.items():
+                archive.writestr(name, part)
+        with pytest.raises(FormatError, match=rf"embedding\.npz cannot be read as .*{says}"):
+            saved.load_results(tmp_path)
     blob[blob.index(b"PK\x01\x02") + 8] |= 1
     blob[blob.index(b"PK\x03\x04") + 6] |= 1
     path.write_bytes(blob)
