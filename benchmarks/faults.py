@@ -81,7 +81,8 @@ def commands(folder: Path) -> dict[str, Command]:
             ("run", "s.nwb", "--steps", str(STEPS["run"]), "--search-steps", "10", "--folds", "3",
              "--temperature", "1", "0.3", "--latents", "3", "--nulls", "19", "--early-stop",
              "--device", "cpu", *always),
-            "out", ("scores.csv", "claims.csv", "model.safetensors", "embedding.npz", "models/*"),
+            "out", ("*.csv", "run.toml", "results.json", "model.safetensors", "embedding.npz",
+                    "models/*", "figures/*"),
         ),
         "export": Command(
             ("export", "done", "--quiet"), "e.nwb", (), ("run", "s.nwb", "--out", "done", *small)
@@ -123,7 +124,16 @@ def contents(out: Path, patterns: Sequence[str]) -> dict[str, bytes]:
         said = said_by if out.suffix == ".nwb" else Path.read_bytes
         return {"": said(out)} if out.exists() else {}
     found = sorted(p for pattern in patterns for p in out.glob(pattern))
-    return {str(p.relative_to(out)): p.read_bytes() for p in found}
+    return {str(p.relative_to(out)): timeless(p) for p in found}
+
+
+def timeless(file: Path) -> bytes:
+    """A file as it is, but for the seconds that its making took."""
+    if file.name != "results.json":
+        return file.read_bytes()
+    told = json.loads(file.read_bytes())
+    told["results"].pop("seconds")
+    return json.dumps(told, sort_keys=True).encode()
 
 
 def said_by(file: Path) -> bytes:
@@ -146,6 +156,14 @@ def said_by(file: Path) -> bytes:
         visit("/", nwb)
         nwb.visititems(visit)
     return "\n".join(parts).encode()
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the same command would refuse to write over what there is: it was killed too late."""
+    if out.is_dir():
+        return (out / "report.html").exists()  # the last thing that a run writes
+    lock = out.with_name(f"{out.name}.unfinished") / ".lock"  # of a fit; it is gone at the end
+    return out.exists() and not lock.exists()
 
 
 def remove(out: Path) -> None:
@@ -192,8 +210,7 @@ def torment(name: str, command: Command, kills: int, rng: np.random.Generator) -
                 if file != "grid.json":  # an index that grows
                     compared += len(blob)
                     lost += differing(whole.get(file, b""), blob)
-            # The last thing that a run writes; an export has its name when it is whole.
-            if not (out / "report.html").exists() and not (name == "export" and out.exists()):
+            if not is_finished(out):
                 continue
         else:
             assert code == 0, f"{name} left with {code} after {killed} kills"

@@ -181,7 +181,8 @@ PROMISES = (
         unfinished::the_end_is_the_same_to_the_last_bit
         unfinished::sessions_shapes_and_other_company_go_on_too
         unfinished::going_on_and_adapting_go_on grid_search::an_interrupted_grid_goes_on
-        unfinished::what_cannot_be_trusted_is_said_and_trained_anew""",
+        unfinished::what_cannot_be_trusted_is_said_and_trained_anew
+        model_cli::a_fit_that_was_killed_after_its_last_step_ends_but_overwrites_no_other_model""",
         kept=(killed,),
     ),
     Promise(
@@ -200,6 +201,9 @@ PROMISES = (
         locks::an_error_frees_it_too
         locks::a_lock_that_was_removed_meanwhile_is_taken_anew
         pipeline::a_folder_in_use_says_by_whom grid_search::one_process_at_a_time_works_in_a_folder
+        locks::the_lock_of_another_user_says_whose_it_is_and_falls_with_its_holder
+        export::two_exports_at_once_do_not_harm_one_another
+        export::what_takes_the_name_meanwhile_is_not_written_over
         model_cli::of_two_fits_to_one_file_one_wins dandi::two_processes_do_not_meet""",
     ),
     Promise(
@@ -277,6 +281,8 @@ PROMISES = (
         payload="""hostile_run::nothing_is_written_outside_the_folder_of_the_run
         hostile_run::names_of_models_become_names_of_files
         hostile_run::all_names_are_told_apart dandi::names_stay_in_their_folder
+        locks::what_else_bears_the_name_of_a_lock_is_refused_untouched
+        atomic::a_line_is_never_put_behind_half_of_one_nor_into_what_a_link_names
         dandi::names_of_any_text_stay_in_their_folder dandi::different_hostile_names_do_not_meet
         dandi::paths_and_digests_of_the_server_stay_inside""",
     ),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from grevy import CEBRA, atomic, store, train
-from grevy.atomic import write_atomic
+from grevy.atomic import append_line, make_atomic, remove_parts, short_name, write_atomic
 from grevy.cli import main
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
@@ -95,6 +95,61 @@ def test_an_error_of_ones_own_is_not_of_the_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_only_what_was_left_here_is_removed(tmp_path: Path) -> None:
+    theirs = [".notes.tmp", ".notes.abcdefgh.tmp", "a.tmp", ".a.0123456g.abcdefgh.tmp", "a"]
+    one, two = (Path(40 * "a" + end) for end in ("1.nwb", "2.nwb"))
+    parts = [f"{short_name(p)}.abcd_123.tmp.nwb" for p in (one, two)]
+    for name in [*theirs, *parts]:
+        (tmp_path / name).touch()
+    remove_parts(tmp_path / "absent")
+    remove_parts(tmp_path, of=one)
+    assert {p.name for p in tmp_path.iterdir()} == {*theirs, parts[1]}
+    names = ["x.nwb", "new\nline", 50 * "é"]
+    x, y, z = (tmp_path / name for name in names)
+    with make_atomic(x), write_atomic(y), write_atomic(z):
+        ours = {p.name for p in tmp_path.iterdir()} - {*theirs, parts[1]}
+    assert len(ours) == 3
+    for name in ours:
+        (tmp_path / name).touch()
+    remove_parts(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*theirs, *names}
+
+
+def test_a_line_is_never_put_behind_half_of_one_nor_into_what_a_link_names(tmp_path: Path) -> None:
+    log, victim = tmp_path / "log.jsonl", tmp_path / "victim"
+    append_line(log, "one")
+    append_line(log, "two")
+    with log.open("a") as file:
+        file.write('{"torn')
+    append_line(log, "th\udcffree")
+    assert log.read_text().splitlines() == ["one", "two", '{"torn', "th\\udcffree"]
+    victim.write_text("mine")
+    log.unlink()
+    log.symlink_to(victim)
+    with pytest.raises(FormatError, match=r"log\.jsonl must be a file of its own; found a link"):
+        append_line(log, "four")
+    assert victim.read_text() == "mine"
+
+
+def test_a_new_file_takes_no_name_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nwb"
+    for code in (None, errno.EPERM):  # with links, and where the disk knows none
+        if code is not None:
+            _refusing(monkeypatch, "link", code)
+        with make_atomic(path, new=True) as part:
+            part.write_bytes(b"first")
+        with (
+            pytest.raises(FormatError, match=r"a\.nwb exists and is not written over"),
+            make_atomic(path, new=True) as part,
+        ):
+            part.write_bytes(b"second")
+        assert path.read_bytes() == b"first"
+        assert list(tmp_path.iterdir()) == [path]
+        path.unlink()
+
+
 @pytest.mark.parametrize("where", ["write", "replace"])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +200,7 @@ def test_a_full_and_a_read_only_disk_are_one_sentence(
     fit = ["fit", data, "--steps", 5, "--batch-size", 32, "--quiet", "--out", out]
     main([str(word) for word in [*fit, "--hidden", 8, "--latents", 2]])
     good = CEBRA.load(out).run_.digest
+    fit[-1] = small_disk / "n.safetensors"
     large = [*fit, "--hidden", 128, "--checkpoint-s", 0]
     assert "No space left on device" in _says(capsys, *large)
     assert CEBRA.load(out).run_.digest == good
@@ -156,4 +212,4 @@ def test_a_full_and_a_read_only_disk_are_one_sentence(
         capsys, "embed", out, data, "--out", small_disk / "z.npy"
     )
     assert store.load(out).digest == good
-    assert {p.name for p in small_disk.iterdir()} <= {out.name, f"{out.name}.unfinished"}
+    assert {p.name for p in small_disk.iterdir()} <= {out.name, "n.safetensors.unfinished"}

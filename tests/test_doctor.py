@@ -33,6 +33,18 @@ def test_it_passes_here(
     assert "GB free" in facts["temporary files"]
 
 
+def test_without_a_home_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("TRITON_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    found = doctor._folders()
+    for name in ("cache of recordings", "cache of kernels"):
+        assert found[name] == "nowhere: there is no home folder to keep it in"
+
+
 def test_extras_are_those_that_the_package_states(monkeypatch: pytest.MonkeyPatch) -> None:
     stated = [
         "numpy>=1.26", "no-such-package>=0.5; extra == 'umap'", "pytest>=8; extra == 'dev'",

@@ -26,7 +26,14 @@ import grevy
 import nwb_files
 from grevy import atomic, pipeline
 from grevy.cli import main
-from grevy.errors import DataError, FormatError, GrevyError, LimitError, UnsafeFileError
+from grevy.errors import (
+    DataError,
+    FormatError,
+    GrevyError,
+    LimitError,
+    LockedError,
+    UnsafeFileError,
+)
 from grevy.nwb import describe, export, export_results, write_openscope
 from grevy.results import EmbeddingArrays, Results
 from grevy.settings import read_config
@@ -259,7 +266,7 @@ def test_a_hostile_recording_is_refused_and_leaves_nothing(found: Found, tmp_pat
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS], ids=errno.errorcode.get)
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(shutil, "copyfile"), (atomic.os, "fsync"), (atomic.os, "replace"),
+    [(shutil, "copyfile"), (atomic.os, "fsync"), (atomic.os, "link"),
      (atomic.tempfile, "mkstemp")],
     ids=lambda v: v if isinstance(v, str) else "",
 )  # fmt: skip
@@ -286,6 +293,37 @@ def test_what_is_less_valid_than_the_recording_is_not_kept(
     with pytest.raises(DataError, match=r"found 1 new faults, the first: new: is wrong.*--only"):
         export_results(tmp_path / "new.nwb", recording, *found)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_two_exports_at_once_do_not_harm_one_another(
+    recording: Path, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (tmp_path / f"{40 * 'a'}{end}.nwb" for end in "12")
+    real = export._copy
+
+    def while_we_write(origin: Path, part: Path, more: int) -> None:
+        monkeypatch.setattr(export, "_copy", real)
+        with pytest.raises(LockedError, match=rf"1\.nwb is in use by .*:{os.getpid()}; wait"):
+            export_results(one, recording, *found)
+        export_results(two, recording, *found)
+        real(origin, part, more)
+
+    monkeypatch.setattr(export, "_copy", while_we_write)
+    export_results(one, recording, *found)
+    assert set(tmp_path.iterdir()) == {one, two}
+    assert len(tree(one)) == len(tree(two)) > 10
+
+
+def test_what_takes_the_name_meanwhile_is_not_written_over(
+    recording: Path, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new.nwb"
+    monkeypatch.setattr(export, "_faults", lambda _: path.write_text("mine") and set())
+    with pytest.raises(FormatError, match=r"new\.nwb exists and is not written over"):
+        export_results(path, recording, *found)
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 class Free:
@@ -352,8 +390,8 @@ for i in range(kills):
     os.waitpid(child, 0)
     if target.exists():
         whole()
-    left = len(list(target.parent.iterdir()))
-    assert left <= 1, "parts pile up"
+    left = [p for p in target.parent.iterdir() if p.suffix != ".lock"]
+    assert len(left) <= 1, "parts pile up"
 os.waitpid(work(), 0)
 whole()
 assert not list(target.parent.iterdir()), "a part is left behind"

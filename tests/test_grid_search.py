@@ -326,6 +326,17 @@ def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path, calls: list[int
     }  # fmt: skip
 
 
+def test_a_folder_of_somebody_else_is_refused_untouched(tmp_path: Path, calls: list[int]) -> None:
+    there = [tmp_path / "output_dimension_2_d.pt", tmp_path / ".notes.tmp"]
+    for path in there:
+        path.write_text("mine")
+    with pytest.raises(ConfigError, match=r"found '\.notes\.tmp' and no grid\.json"):
+        GridSearch().fit_models({"d": array(0)}, TINY, tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(there)
+    assert {path.read_text() for path in there} == {"mine"}
+    assert calls == []
+
+
 def test_the_seed_of_whoever_made_the_folder_meanwhile_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from grevy.atomic import short_name
 from grevy.errors import ConfigError, LockedError
-from grevy.locks import hold, hold_folder
+from grevy.locks import hold, hold_folder, left_by_killed, refuse_foreign
 
 CHILD = """
 import sys, time
@@ -53,7 +54,7 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / ".lock"
-    real, calls = os.stat, []
+    real, calls = os.lstat, []
 
     def gone_once(where: object, *args: object, **how: object) -> os.stat_result:
         if where == path and not calls:
@@ -61,7 +62,7 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
             path.unlink()
         return real(where, *args, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "stat", gone_once)
+    monkeypatch.setattr(os, "lstat", gone_once)
     with hold(path, "it", advice="wait."):
         assert real(path).st_size > 0
     assert calls
@@ -92,6 +93,63 @@ def test_a_folder_that_cannot_be_is_one_sentence(
         hold_folder(tmp_path / "c").__enter__()
     monkeypatch.undo()
     assert not list((tmp_path / "c").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "second name", "pipe"])
+def test_what_else_bears_the_name_of_a_lock_is_refused_untouched(tmp_path: Path, kind: str) -> None:
+    lock, thesis = tmp_path / "f" / ".lock", tmp_path / "thesis.tex"
+    lock.parent.mkdir()
+    thesis.write_text("years")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "second name":
+        lock.hardlink_to(thesis)
+    else:
+        lock.symlink_to(thesis if kind == "link" else tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"\.lock must be a file of its own; found .*Remove it"):
+        hold_folder(lock.parent).__enter__()
+    assert thesis.read_text() == "years"
+    assert {p.name for p in tmp_path.iterdir()} == {"f", "thesis.tex"}
+
+
+def test_the_lock_of_another_user_says_whose_it_is_and_falls_with_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / ".lock", os.open
+
+    def refuse(where: object, flags: int, *more: int) -> int:
+        if where == path and flags & os.O_RDWR and path.exists():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(where))
+        return real(where, flags, *more)  # type: ignore[arg-type]
+
+    with hold(path, "it", advice="wait."):
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(LockedError, match=rf"it is in use by .*:{os.getpid()}; wait\."):
+            hold(path, "it", advice="wait.").__enter__()
+    path.write_text("zebra:42")
+    with hold(path, "it", advice="wait."):
+        assert path.read_text().endswith(f":{os.getpid()}")
+
+
+def test_whether_a_holder_was_killed_shows(tmp_path: Path) -> None:
+    assert not left_by_killed(tmp_path)
+    with hold_folder(tmp_path):
+        assert left_by_killed(tmp_path)
+    assert not left_by_killed(tmp_path)
+
+
+def test_a_folder_is_ours_if_it_is_new_or_empty_or_marked(tmp_path: Path) -> None:
+    begun = f"{short_name(Path('run.toml'))}.abcd_123.tmp"
+    for names in ([], [".lock"], [".lock", begun], ["mine", "run.toml"]):
+        folder = tmp_path / str(len(names)) / "-".join(names)
+        refuse_foreign(folder, "run.toml", advice="")
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).touch()
+        refuse_foreign(folder, "run.toml", advice="")
+    (tmp_path / "run.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"found '0' and no run\.toml\. Name another\."):
+        refuse_foreign(tmp_path, "run.toml", advice="Name another.")
 
 
 def test_no_folder_is_no_lock(tmp_path: Path) -> None:

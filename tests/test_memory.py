@@ -6,6 +6,7 @@ import logging
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from grevy import room, training
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.errors import LimitError
-from grevy.memory import Memory, available
+from grevy.memory import Memory, available, least_need
 from grevy.pairs import TimePairs
 from grevy.recording import make_recording
 from grevy.training import train
@@ -90,6 +91,38 @@ def test_more_than_there_is_is_refused_before_it_is_taken(monkeypatch: pytest.Mo
     monkeypatch.setattr(training, "available", lambda where: 10_000)
     with pytest.raises(LimitError, match="Use a smaller batch_size"):
         train([recording], [_config(batch_size=256)], device="cpu")
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        replace(_config(), encoder=EncoderSpec("offset10-model", 32, 10**9)),
+        replace(_config(), encoder=EncoderSpec("offset10-model", 10**12, 3)),
+        _config(batch_size=10**12),
+        _config(n_negatives=10**12),
+    ],
+    ids=["latents", "hidden", "batch", "negatives"],
+)
+def test_a_run_that_cannot_be_is_refused_before_its_weights_are_made(
+    huge: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = make_recording(np.random.default_rng(0).standard_normal((300, 4)), rate_hz=30)
+    monkeypatch.setattr(training, "initial_weights", lambda *_, **__: pytest.fail("made"))
+    with pytest.raises(LimitError, match=r"GB that are free; one run alone would take .* GB"):
+        train([recording], [_config(), huge], device="cpu")
+
+
+def test_the_least_is_not_more_than_what_is_predicted() -> None:
+    recording = make_recording(np.random.default_rng(0).standard_normal((300, 4)), rate_hz=30)
+    config = replace(_config(batch_size=64), encoder=EncoderSpec("offset10-model", 64, 32))
+    least, seen = least_need(config, [4]), []
+    with pytest.MonkeyPatch.context() as patch:
+        real = training.predict
+        patch.setattr(training, "predict", lambda *a: seen.append(real(*a)) or seen[-1])
+        train([recording], [config], device="cpu")
+    assert least is not None
+    assert 0 < least.parameters <= seen[-1].parameters
+    assert 0 < least.draws <= seen[-1].draws
 
 
 def test_the_least_of_all_limits_counts(monkeypatch: pytest.MonkeyPatch) -> None:

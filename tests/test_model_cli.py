@@ -66,6 +66,44 @@ def test_of_two_fits_to_one_file_one_wins(data: Path, capsys: pytest.CaptureFixt
     assert {p.name for p in data.parent.iterdir()} == {"data.npz", "m.safetensors"}
 
 
+def test_what_is_there_is_never_overwritten(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", data, *SMALL]
+    assert _run(capsys, *fit)[0] == 0
+    assert _run(capsys, "embed", "data.safetensors", data)[0] == 0
+    model, label = Path("data.safetensors"), Path("label.npy")
+    np.save(label, np.arange(1200.0))
+    Path("b").mkdir()
+    Path("b/data.npz").write_bytes(data.read_bytes())
+    before = {p: p.read_bytes() for p in Path().iterdir() if p.is_file()}
+    for words, there in [
+        (fit, model),
+        (["fit", "b/data.npz", *SMALL, "--seed", 1], model),  # of another folder, the same name
+        ([*fit, "--out", data], data),
+        ([*fit, "--label-file", label, "--out", label], label),
+        (["embed", model, data], "data-embedding.npy"),
+        (["embed", model, "data-embedding.npy", "--out", "data-embedding.npy"], "embedding.npy"),
+    ]:
+        code, _, said = _run(capsys, *words)
+        assert code == 2, words
+        assert f"{there} exists and is never overwritten" in said
+    assert {p: p.read_bytes() for p in Path().iterdir() if p.is_file()} == before
+
+
+def test_a_fit_that_was_killed_after_its_last_step_ends_but_overwrites_no_other_model(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ["fit", data, *SMALL, "--out", "m.safetensors"]
+    assert _run(capsys, *fit)[0] == 0
+    whole, folder = Path("m.safetensors").read_bytes(), Path("m.safetensors.unfinished")
+    for more, ends in (([], 0), (["--seed", 1], 2)):
+        folder.mkdir()
+        (folder / ".lock").write_text("zebra:42")
+        code, _, said = _run(capsys, *fit, *more)
+        assert code == ends, said
+        assert Path("m.safetensors").read_bytes() == whole
+    assert "never overwritten" in said
+
+
 def test_a_model_tells_its_activity_from_a_label_table(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +112,9 @@ def test_a_model_tells_its_activity_from_a_label_table(
     np.savez("two.npz", **arrays)
     assert _run(capsys, "fit", "two.npz", "--labels", "pos", *SMALL)[0] == 0
     assert _run(capsys, "embed", "two.safetensors", "two.npz")[0] == 0
-    code, _, said = _run(capsys, "embed", "two.safetensors", "two.npz", "--session", 3)
+    code, _, said = _run(
+        capsys, "embed", "two.safetensors", "two.npz", "--session", 3, "--out", "z.npy"
+    )
     assert code == 2
     assert "sessions" in said
 
@@ -175,14 +215,26 @@ def test_a_simulated_recording_is_fitted_by_name(
 def test_errors_are_sentences(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _run(capsys, "fit", data, *SMALL)
     model = "data.safetensors"
+    for name, x in [
+        ("six", np.ones((90, 6))), ("none", np.ones((0, 12))), ("short", np.ones((3, 12))),
+        ("turned", np.ones((12, 90))), ("complex", np.ones((90, 12), complex)),
+    ]:  # fmt: skip
+        np.save(f"{name}.npy", x)
     for words, says in [
-        (["fit", data, "--labels", "absent", *SMALL], "absent"),
+        (["fit", data, "--labels", "absent", *SMALL, "--out", "n.safetensors"], "absent"),
         (["fit", data, *SMALL, "--out", "no/such/m.safetensors"], "no folder"),
         (["embed", model, data, "--out", "z.txt"], ".npy, .npz or .csv"),
         (["embed", data, data], "data.npz"),
         (["decode", model, data, "--labels", "pos", "--folds", "1"], "between 2 and"),
         (["decode", model, data, "--labels", "pos", "--guard", "2000"], "smaller guard"),
         (["search", data, "--grid", "latents"], "NAME=VALUE"),
+        (["search", data, "--grid", "label_periods=3", "--labels", "pos"], "must be a dict of"),
+        (["fit", data, "--latents", 10**9, "--out", "n.safetensors", "--quiet"], "would take"),
+        (["embed", model, "six.npy"], "the 12 channels that the model was fitted to; found 6 in"),
+        (["embed", model, "turned.npy"], "Its axes may be the other way round"),
+        (["embed", model, "none.npy"], "found (0, 12) in none.npy"),
+        (["embed", model, "complex.npy"], "real numbers; found complex128 in complex.npy"),
+        (["embed", model, "short.npy"], "minimum of 10 is required"),
         (["convert", model, model], "never overwritten"),
     ]:
         code, _, said = _run(capsys, *words)

@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsRegressor
 
 from grevy import pipeline, store
+from grevy.atomic import short_name
 from grevy.cli import _summary, main
 from grevy.errors import ConfigError, DivergedError, LockedError
 from grevy.nwb import write_openscope
@@ -141,6 +142,30 @@ def test_a_finished_run_is_never_overwritten(movies, finished: Path) -> None:  #
     assert (finished / "report.html").stat().st_mtime_ns == before
 
 
+def test_a_folder_of_somebody_else_is_refused_untouched(
+    movies, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    names = ("s.nwb", ".notes.tmp", "src/.draft.tex.tmp", "behaviour.csv", "model.safetensors")
+    (tmp_path / "src").mkdir()
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit):  # before the recording, which is none, is looked at
+        main(["run", "s.nwb", "--out", "."])
+    assert "must be new or empty, or hold a run.toml from before" in capsys.readouterr().err
+    config = read_config({"file": "m.nwb", **QUICK})
+    with pytest.raises(ConfigError, match=r"found '\.notes\.tmp' and no run\.toml"):
+        pipeline.run_recording(movies, config, tmp_path)
+    (tmp_path / "run.toml").write_text('file = "x"\nspeed = 3')  # of another program
+    with pytest.raises(ConfigError, match=r"run\.toml must be that of an unfinished run.*'speed'"):
+        pipeline.run_recording(movies, config, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*names, "src", "run.toml"} - {names[2]}
+    assert {(tmp_path / name).read_text() for name in names} == {"mine"}
+    with pytest.raises(ConfigError, match="finished"), pipeline._folder(finished, config, {}):
+        pass  # it was finished while we waited for it
+
+
 @pytest.mark.usefixtures("bare")
 def test_an_unfinished_run_goes_on_and_only_with_its_settings(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     config = read_config({"file": "m.nwb", **QUICK})
@@ -149,14 +174,22 @@ def test_an_unfinished_run_goes_on_and_only_with_its_settings(movies, tmp_path: 
     whole = (out / "scores.csv").read_bytes()
     trained = {p: p.stat().st_mtime_ns for p in (out / "models").iterdir()}
     (out / "report.html").unlink()
-    lost = sorted(trained)[0]
+    lost, changed, other = sorted(trained)[:3]
     lost.unlink()
+    changed.write_bytes(other.read_bytes())  # whole, but not what its name says
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"torn')  # by a kill
     with pytest.raises(ConfigError, match=r"other settings \(seed\)"):
         pipeline.run_recording(movies, read_config({"file": "m.nwb", **QUICK, "seed": 5}), out)
     pipeline.run_recording(movies, config, out, quiet=True)
     assert (out / "scores.csv").read_bytes() == whole
     for path, stamp in trained.items():
-        assert (path.stat().st_mtime_ns == stamp) == (path != lost)
+        assert (path.stat().st_mtime_ns == stamp) == (path not in (lost, changed))
+    told = [line for line in (out / "log.jsonl").read_text().splitlines() if line != '{"torn']
+    said = [json.loads(line) for line in told]
+    damaged = [line["reason"] for line in said if line["event"].startswith("model file damaged")]
+    assert len(damaged) == 1
+    assert f"{changed.name} must hold the run that its name stands for" in damaged[0]
 
 
 def test_a_folder_in_use_says_by_whom(movies, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -240,7 +273,8 @@ def test_interrupted_at_any_time_it_ends_as_if_it_had_not_been(
         assert "Traceback" not in said
         assert child.returncode in ((130,) if how == signal.SIGINT else (-9,))
         assert not (broken / "report.html").exists()
-    (broken / "models" / ".left-behind.tmp").write_text("by a run that was killed while writing")
+    left = broken / "models" / f"{short_name(Path('a.safetensors'))}.ab_12345.tmp"
+    left.write_text("by a run that was killed while writing")
     main([*words, "--out", str(broken)])
     assert (broken / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
     assert not list(broken.rglob("*.tmp"))

@@ -633,6 +633,40 @@ def test_arrays_with_false_sizes_are_refused_before_they_are_made(tmp_path):
         saved.load_results(tmp_path)
 
 
+def _headed(words: str) -> bytes:
+    """An array whose header holds some words."""
+    return b"\x93NUMPY\x01\x00" + len(words).to_bytes(2, "little") + words.encode()
+
+
+HEADS = [
+    (_headed("{'descr': '<f4', 'fortran_order': False, 'shape': ("), "no header"),
+    (_headed("(" * 5000), "no header"),
+    (_headed("'''"), "no header"),
+    (_headed("{'descr': '<f4', 'fortran_order': False, 'shape': ()}") + b"1234", "shape"),
+    (b"", "EOF"),
+]
+
+
+def test_headers_that_are_none_and_encrypted_arrays_are_refused(tmp_path):
+    results, _ = fake.movies()
+    saved.save_results(tmp_path, results, fake.embedding(latents=3, per_repeat=2))
+    path = tmp_path / "embedding.npz"
+    blob = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        parts = {n: archive.read(n) for n in archive.namelist()}
+    for content, says in HEADS:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in {**parts, "values.npy": content}.items():
+                archive.writestr(name, part)
+        with pytest.raises(FormatError, match=rf"embedding\.npz cannot be read as .*{says}"):
+            saved.load_results(tmp_path)
+    blob[blob.index(b"PK\x01\x02") + 8] |= 1
+    blob[blob.index(b"PK\x03\x04") + 6] |= 1
+    path.write_bytes(blob)
+    with pytest.raises(FormatError, match=r"'values\.npy' is encrypted"):
+        saved.load_results(tmp_path)
+
+
 @pytest.mark.parametrize("cut", [0, 10, 1000, 100_000])
 def test_truncated_arrays_are_refused(cut, tmp_path):
     results, arrays = fake.movies()

@@ -50,6 +50,8 @@ def test_toml_gives_back_the_settings(tmp_path: Path) -> None:
         ({"file": "x", "folds": 1}, "folds must be at least 2"),
         ({"file": "x", "architecture": "offset11-model"}, "architecture must be one of"),
         ({"file": "x", "latents": []}, "latents"),
+        ({"file": "bad\udcff.nwb"}, r"'file' must be text .* found 'bad\\udcff\.nwb'\. Rename"),
+        ({"file": "x", "labels": ["\udcff"]}, "'labels' must be text that a file in UTF-8"),
         ({"file": "x", "seeds": 0}, "seeds must be at least 1"),
         ({"file": "x", "surrogates": -1}, "surrogates at least 0; found 3 and -1"),
         ({"file": "x", "labels": ["x"], "behaviour": ["y", "x"]}, "found 'x' as both"),
@@ -135,6 +137,9 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
         load_toml(path)
     path.write_text("= 3")
     with pytest.raises(ConfigError, match="not TOML"):
+        load_toml(path)
+    path.write_text("seed = " + 5000 * "9")
+    with pytest.raises(ConfigError, match="not TOML: Exceeds the limit"):
         load_toml(path)
 
 

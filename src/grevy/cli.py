@@ -5,8 +5,10 @@ Nothing heavy is imported before a command needs it, so that help is there at on
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -19,11 +21,13 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__, model_cli
 from .errors import ConfigError, GrevyError
-from .model_cli import narrate, plain
+from .model_cli import narrate, one_line, plain
 from .signals import ending_within
 
 __all__ = ["app", "main"]
 
+_FAULT = 70
+"""Exit code of what grevy did not foresee."""
 _PATIENCE_S = 4.5
 """Between a signal to end and the end, whatever is being done."""
 
@@ -43,17 +47,23 @@ _Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command and leave with its exit code; errors of grevy's own become one line."""
+    """Run a command and leave with its exit code; errors become one line.
+
+    GREVY_TRACEBACK=1 in the environment lets those through that grevy did not foresee.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may be more than a terminal can show
+            stream.reconfigure(errors="backslashreplace")
     logging.getLogger("grevy").addHandler(logging.NullHandler())
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         with ending_within(_PATIENCE_S, say="grevy: ended; the same command goes on from before."):
             app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"grevy: {plain(str(error))} Try --help.", file=sys.stderr)
+        print(f"grevy: {one_line(str(error))} Try --help.", file=sys.stderr)
         raise SystemExit(2) from None
     except GrevyError as error:
-        print(f"grevy: {plain(str(error))}", file=sys.stderr)
+        print(f"grevy: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt as error:
         number = int(error.args[0]) if error.args else signal.SIGINT
@@ -63,9 +73,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         raise SystemExit(141) from None
     except OSError as error:
-        where = f" ({plain(str(error.filename))})" if error.filename else ""
-        print(f"grevy: {plain(error.strerror or str(error))}{where}.", file=sys.stderr)
+        where = f" ({one_line(str(error.filename))})" if error.filename else ""
+        print(f"grevy: {one_line(error.strerror or str(error))}{where}.", file=sys.stderr)
         raise SystemExit(2) from None
+    except Exception as error:
+        if os.environ.get("GREVY_TRACEBACK"):
+            raise
+        print(f"grevy: {_unforeseen(error)}", file=sys.stderr)
+        raise SystemExit(2 if _is_of_memory(error) else _FAULT) from None
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether there was not enough; torch on a CPU says so in words alone."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
+def _unforeseen(error: Exception) -> str:
+    """A sentence about an error that nothing was made for."""
+    said = one_line(f"{type(error).__name__}: {str(error)[:500]}".rstrip(": "))
+    if _is_of_memory(error):
+        return (
+            f"the work must fit in memory; it did not ({said}). Use a part of the recording, a "
+            f"smaller model or batch, or a machine with more."
+        )
+    return (
+        f"this is a fault in grevy, please report it ({said}). GREVY_TRACEBACK=1 before the "
+        f"command shows where it is."
+    )
 
 
 @app.command

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -88,16 +89,23 @@ def _there(package: str) -> str:
 
 def _folders() -> dict[str, str]:
     """Where files are kept between runs or during one, and how large they are."""
-    kernels = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
     temporary = Path(tempfile.gettempdir())
     return {
-        "cache of recordings": _size(cache_root()),
-        "cache of kernels": _size(kernels),
+        "cache of recordings": _size(cache_root),
+        "cache of kernels": _size(_kernels),
         "temporary files": f"{temporary}, {shutil.disk_usage(temporary).free / 1e9:.3g} GB free",
     }
 
 
-def _size(folder: Path) -> str:
+def _kernels() -> Path:
+    return Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
+
+
+def _size(where: Callable[[], Path]) -> str:
+    try:
+        folder = where()
+    except RuntimeError:
+        return "nowhere: there is no home folder to keep it in"
     if not folder.is_dir():
         return f"{folder}, nothing there"
     try:

@@ -13,6 +13,8 @@
       LockedError(OSError)             another process holds the output folder               3
       NetworkError(OSError)            DANDI cannot be reached or answered wrongly           4
 
+Any other error of a command is a fault in grevy: 70. One that a signal ended: 128 and its number.
+
 Every message is one sentence of the same form: what must hold, what was found (where: file, object
 path, sample), and what to do.
 """

@@ -352,7 +352,16 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                 )
         else:
             x = plain_array(X) if _is_foreign(X) else X
-            valid = validate_data(
+            valid = self._validated(x, least, reset=reset)
+            arrays = [finite(valid, "X")]
+        return sessions_of(
+            arrays, raw, labels, several=several, epochs=epochs, periods=self.label_periods
+        )
+
+    def _validated(self, x: Any, least: int, *, reset: bool) -> NDArray[Any]:
+        """One recording as scikit-learn wants it, and its refusal as ours."""
+        try:
+            valid: NDArray[Any] = validate_data(
                 self,
                 x,
                 reset=reset,
@@ -360,10 +369,9 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
                 ensure_all_finite=False,
                 ensure_min_samples=least,
             )
-            arrays = [finite(valid, "X")]
-        return sessions_of(
-            arrays, raw, labels, several=several, epochs=epochs, periods=self.label_periods
-        )
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return valid
 
     def _keep(self, run: Run, sessions: Sessions, seed: int) -> Self:
         """Everything that fitting learns, set at once and last."""
@@ -553,14 +561,7 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         least = len(self.offset_) if least is None else least
         if self.num_sessions_ is None:
             x = plain_array(X) if _is_foreign(X) else X
-            x = validate_data(
-                self,
-                x,
-                reset=False,
-                dtype=(np.float64, np.float32),
-                ensure_all_finite=False,
-                ensure_min_samples=least,
-            )
+            x = self._validated(x, least, reset=False)
             x = finite(x, "X")
         else:
             x = checked(plain_array(X), least, f"session {session}")

@@ -199,6 +199,11 @@ def sessions_of(
             f"Number their combinations, or give numbers that are not classes as floats."
         )
     recordings, column = [], 0
+    if periods is not None and not isinstance(periods, Mapping):
+        raise DataError(
+            f"label_periods must be a dict of label columns to the lengths of their circles; found "
+            f"{periods!r}."
+        )
     circles = dict(periods or {})
     for c, length in circles.items():
         if not isinstance(length, Real) or not 0 < float(length) < np.inf:

@@ -1,18 +1,22 @@
-"""Files that one process holds at a time."""
+"""Files that one process holds at a time, and the folders that it may work in."""
 
 from __future__ import annotations
 
 import errno
 import os
 import platform
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from .atomic import NO_LINK, is_part
 from .errors import ConfigError, GrevyError, LockedError
 
-__all__ = ["hold", "hold_folder"]
+__all__ = ["hold", "hold_folder", "left_by_killed", "refuse_foreign"]
+
+_LOCK = ".lock"
 
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -30,6 +34,8 @@ def hold(path: Path, what: str, *, advice: str) -> Iterator[None]:
 
     Raises
     ------
+    ConfigError
+        If the name is that of something else: a link, a folder, a file with a second name.
     LockedError
         If another process holds it; says which, and on which machine.
     OSError
@@ -43,6 +49,8 @@ def hold(path: Path, what: str, *, advice: str) -> Iterator[None]:
     finally:
         if os.name == "posix":  # an open file cannot be removed elsewhere; it may stay
             path.unlink(missing_ok=True)
+        else:
+            os.ftruncate(handle, 0)
         os.close(handle)
 
 
@@ -65,7 +73,7 @@ def hold_folder(folder: Path, *, advice: str = "wait for it or use --out.") -> I
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(folder / ".lock", str(folder), advice=advice))
+            stack.enter_context(hold(folder / _LOCK, str(folder), advice=advice))
         except GrevyError:
             raise
         except OSError as error:
@@ -76,26 +84,88 @@ def hold_folder(folder: Path, *, advice: str = "wait for it or use --out.") -> I
         yield
 
 
+def left_by_killed(folder: Path) -> bool:
+    """Whether a process held a folder and did not live to its end, or holds it now."""
+    try:
+        return (folder / _LOCK).lstat().st_size > 0
+    except OSError:
+        return False
+
+
+def refuse_foreign(folder: Path, mark: str, *, advice: str) -> None:
+    """Refuse a folder of somebody else's: what is written there would replace their files.
+
+    Parameters
+    ----------
+    folder : Path
+        Ours if it is new or empty (but for what a process that was killed at once leaves), or if
+        it holds
+    mark : str
+        a file of this name, the first that is written.
+    advice : str
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not folder.is_dir() or (folder / mark).is_file():
+        return
+    begun = folder / mark
+    others = [p.name for p in folder.iterdir() if p.name != _LOCK and not is_part(p.name, begun)]
+    if others:
+        raise ConfigError(
+            f"{folder} must be new or empty, or hold a {mark} from before; found '{min(others)}' "
+            f"and no {mark}. {advice}"
+        )
+
+
 def _take(path: Path, what: str, advice: str) -> int:
     """A handle of the locked file that bears the name now."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle, ours = _open(path)
         try:
             _lock(handle)
-            if _named(handle, path):
-                return handle
         except OSError as error:
             holder = os.read(handle, 200).decode(errors="replace") or "another process"
             os.close(handle)
             if error.errno not in _HELD:
                 raise
             raise LockedError(f"{what} is in use by {holder}; {advice}") from error
-        os.close(handle)  # its holder removed it between our opening and locking it
+        named = _named(handle, path)
+        if named and ours:
+            return handle
+        os.close(handle)
+        if named:  # nobody holds that of another user; who does now could not be written in it
+            path.unlink()
+        # Else its holder removed it between our opening and locking it.
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """A handle of the lock's file, and whether it can be written."""
+    ours = True
+    if path.is_symlink():
+        raise _no_lock(path, "a link")
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
+    except OSError as error:
+        if error.errno != errno.EACCES or not path.exists():
+            raise
+        ours, handle = False, os.open(path, os.O_RDONLY | NO_LINK)
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink < 2:
+        return handle, ours
+    os.close(handle)
+    raise _no_lock(path, "another name of some file" if found.st_nlink > 1 else "no file")
+
+
+def _no_lock(path: Path, found: str) -> ConfigError:
+    """What is written into a lock would be written into that."""
+    return ConfigError(f"the lock {path} must be a file of its own; found {found}. Remove it.")
 
 
 def _named(handle: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from .config import TrainConfig
 from .drawing import Segments
 from .encoders import EncoderSpec, layer_shapes
 from .room import free_bytes
 
-__all__ = ["Memory", "available", "layers_need"]
+__all__ = ["Memory", "available", "layers_need", "least_need"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,29 @@ def layers_need(
             largest = max(largest, time * n * outputs)
         layers += width * (kept + 3 * largest)
     return windows, layers
+
+
+def least_need(config: TrainConfig, channels: Sequence[int]) -> Memory | None:
+    """What a run takes at least, told before anything of it is made; None for custom modules.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    channels : sequence of int
+        Of each session.
+    """
+    spec = config.encoder
+    if not isinstance(spec, EncoderSpec):
+        return None
+    weights = sum(
+        (kernel * inputs + 1) * outputs
+        for n in channels
+        for kernel, inputs, outputs in layer_shapes(spec, n)
+    )
+    batch = config.batch_size or 0
+    places = 2 * batch + (config.n_negatives or batch)
+    # Where they are drawn a weight takes as much as where it is trained.
+    return Memory(windows=0, layers=0, parameters=24 * weights, draws=16 * places, loss=0)
 
 
 def _all_shapes(spec: EncoderSpec, channels: int) -> list[tuple[int, int, int]]:

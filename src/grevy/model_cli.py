@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from .errors import ConfigError, DataError, FormatError
+from .atomic import make_atomic, remove_parts
+from .errors import ConfigError, DataError, FormatError, GrevyError
+from .locks import hold_folder, left_by_killed
 
-__all__ = ["add", "narrate", "plain"]
+__all__ = ["add", "narrate", "one_line", "plain"]
 
 _Many = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 _Flag = Annotated[bool, Parameter(negative=())]
@@ -48,6 +50,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def one_line(text: str) -> str:
+    """`plain` text in which a name from a file cannot begin a line that looks like ours."""
+    return plain(text.replace("\n", "\\n"))
+
+
 class _AboveBars(logging.Handler):
     """Lines on the terminal that no progress bar is written into."""
 
@@ -55,7 +62,7 @@ class _AboveBars(logging.Handler):
         """Write one line."""
         from tqdm import tqdm
 
-        tqdm.write(plain(self.format(record)), file=sys.stderr)
+        tqdm.write(one_line(self.format(record)), file=sys.stderr)
 
 
 def fit(
@@ -96,7 +103,8 @@ def fit(
     labels
         Labels to learn from, by name; without them time makes the pairs.
     out
-        Model file to write; by default the file's name with ".safetensors".
+        Model file to write; by default the file's name with ".safetensors". One that is there is
+        never overwritten.
     activity
         Which array of the file is the activity.
     label_file
@@ -145,6 +153,8 @@ def fit(
     """
     from .estimator import CEBRA
 
+    path = out or Path(f"{file.stem}.safetensors")
+    _refuse_overwriting(path, unless=left_by_killed(_beside(path)))
     source = _source(file, activity, labels, label_file, units, bin_s)
     used = offset if not labels or hybrid or conditional != "delta_normal" else 1
     model = CEBRA(
@@ -169,9 +179,10 @@ def fit(
     )
     if not quiet:
         narrate()
-    path = out or Path(f"{file.stem}.safetensors")
     with _unfinished(path, checkpoint_s) as checkpoint:
         model.fit(source.activity, *source.labels, epochs=source.epochs, checkpoint=checkpoint)
+        # Ended after its last step, the same command has written this very model before.
+        _refuse_overwriting(path, unless=_is_model(path, model.run_.digest))
         model.save(path)
         checkpoint.clear()
     if not quiet:
@@ -180,20 +191,39 @@ def fit(
     print(path)
 
 
+def _refuse_overwriting(path: Path, *, unless: bool = False) -> None:
+    """Refuse to write where something is: the data themselves, an earlier result, or any other."""
+    if os.path.lexists(path) and not unless:
+        raise ConfigError(f"{path} exists and is never overwritten. Choose another name.")
+
+
+def _is_model(path: Path, digest: str) -> bool:
+    """Whether a file is a model of certain weights."""
+    from . import store
+
+    try:
+        return store.load(path).digest == digest
+    except GrevyError:
+        return False
+
+
+def _beside(path: Path) -> Path:
+    """Where the state of a fit is kept by time: beside the file that it will become."""
+    return path.with_name(f"{path.name}.unfinished")
+
+
 @contextmanager
 def _unfinished(path: Path, every_s: float) -> Iterator[Any]:
-    """Where the state of a fit is kept by time, beside the file that it will become; held."""
-    from .locks import hold_folder
+    """What keeps the state of a fit; its folder is held."""
     from .unfinished import Checkpoint
 
-    folder = path.with_name(f"{path.name}.unfinished")
+    folder = _beside(path)
     if not path.parent.is_dir():
         raise FormatError(f"{path} cannot be written: there is no folder {path.parent}. Make it.")
     checkpoint = Checkpoint(folder, every_s=every_s)
     try:
         with hold_folder(folder):
-            for left in path.parent.glob(f".{escape(path.name[:40])}.*.tmp"):
-                left.unlink()  # by a fit that was killed while it wrote
+            remove_parts(path.parent, of=path)
             yield checkpoint
     finally:
         with suppress(OSError):  # it holds what is not finished, or the last good weights
@@ -223,7 +253,8 @@ def embed(
     labels
         Columns of a csv that are labels, no activity.
     out
-        .npy, .npz or .csv to write; by default the file's name with "-embedding.npy".
+        .npy, .npz or .csv to write; by default the file's name with "-embedding.npy". One that is
+        there is never overwritten.
     activity
         Which array of the file is the activity.
     units
@@ -237,16 +268,16 @@ def embed(
 
     import numpy as np
 
-    from .atomic import write_atomic
     from .estimator import CEBRA
 
+    path = out or Path(f"{file.stem}-embedding.npy")
+    if path.suffix not in (".npy", ".npz", ".csv"):
+        raise ConfigError(f"an embedding is written as .npy, .npz or .csv; found '{path.suffix}'.")
+    _refuse_overwriting(path)
     fitted = CEBRA.load(model)
     n_channels = _channels(fitted, session)
     source = _source(file, activity, labels, None, units, bin_s, n_channels)
     values = fitted.transform(source.activity, session_id=session)
-    path = out or Path(f"{file.stem}-embedding.npy")
-    if path.suffix not in (".npy", ".npz", ".csv"):
-        raise ConfigError(f"an embedding is written as .npy, .npz or .csv; found '{path.suffix}'.")
     blob = io.BytesIO()
     if path.suffix == ".npz":
         np.savez_compressed(blob, embedding=values)
@@ -255,8 +286,8 @@ def embed(
     else:
         header = ",".join(f"latent_{i}" for i in range(values.shape[1]))
         np.savetxt(blob, values, delimiter=",", header=header, comments="", fmt="%.9g")
-    with write_atomic(path) as handle:
-        handle.write(blob.getvalue())
+    with make_atomic(path, new=True) as part:
+        part.write_bytes(blob.getvalue())
     print(path)
 
 
@@ -442,7 +473,7 @@ def search(
         _, best = searched.get_best_model(dataset_name=name, models_dir=str(out))
     print(plain(table.to_string(index=False)))
     for warning in said:
-        print(plain(f"! {warning.message}"))
+        print(one_line(f"! {warning.message}"))
     print(f"best: {best}")
     print(out)
 
@@ -459,8 +490,7 @@ def convert(old: Path, new: Path, /) -> None:
     """
     from .estimator import CEBRA
 
-    if new.exists():
-        raise ConfigError(f"{new} exists and is never overwritten. Choose another name.")
+    _refuse_overwriting(new)
     model = CEBRA.load(old)
     model.save(new)
     spec = model.run_.config.encoder

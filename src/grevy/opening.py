@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import dandi, nwb
 from .errors import ConfigError
+from .locks import refuse_foreign
 from .recording import Recording
 from .settings import RunConfig
 
@@ -37,7 +38,8 @@ def open_recording(
     Raises
     ------
     ConfigError
-        If the folder holds a finished run, or the settings do not fit the file.
+        If the folder holds a finished run or what is not of a run, or the settings do not fit the
+        file.
     DataError, LimitError, UnsafeFileError
         If the recording cannot be read.
     NetworkError
@@ -75,6 +77,7 @@ def read_as(file: Path, config: RunConfig) -> Recording:
 
 
 def refuse_finished(out: Path) -> None:
-    """Refuse a folder that holds the report of a run."""
+    """Refuse a folder that holds the report of a run, or what is not of a run."""
     if (out / "report.html").exists():
         raise ConfigError(f"{out} holds a finished run; name another folder with --out.")
+    refuse_foreign(out, "run.toml", advice="Name another folder with --out.")

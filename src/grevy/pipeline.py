@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import dandi, nwb, store
-from .atomic import write_atomic
+from .atomic import append_line, remove_parts, write_atomic
 from .checks import controls_of, folds_of, quality_of
 from .config import TrainConfig, run_hash
 from .errors import ConfigError, DataError, DivergedError, FormatError
@@ -63,6 +63,8 @@ DEMO_SESSION: Mapping[str, Any] = {
     "n_cells": 80,
 }
 DEMO_SETTINGS: Mapping[str, Any] = {"steps": 1000, "folds": 5, "behaviour": ["running_velocity"]}
+_FOLDERS = ("", "models", "figures", "unfinished", "unfinished/early")
+"""In which a run writes, below its own."""
 _log = logging.getLogger("grevy")
 
 
@@ -173,6 +175,8 @@ def export(
         If the folder holds no finished run, the new file exists, or the disk does not take it.
     LimitError
         If there is no room for it.
+    LockedError
+        If another process writes it.
     NetworkError
         If DANDI cannot be reached.
     """
@@ -251,20 +255,29 @@ def _add_stimulus_labels(recording: Recording) -> Recording:
 def _folder(out: Path, config: RunConfig, resolved: Mapping[str, str]) -> Iterator[None]:
     """The run's folder, held by this process, with its settings written or found unchanged."""
     with hold_folder(out):
-        (out / "models").mkdir(exist_ok=True)
+        refuse_finished(out)  # by a process that held it until now
         target = out / "run.toml"
         if target.exists():
-            other = changed(read_config(load_toml(target)), config)
+            other = changed(_settings_of(target), config)
             if other:
                 raise ConfigError(
                     f"{out} holds an unfinished run with other settings ({', '.join(other)}); "
                     f"use those settings to go on, or another folder."
                 )
-        for left in out.rglob(".*.tmp"):  # by a run that was killed while it wrote
-            left.unlink()
-        with write_atomic(target) as file:
+        with write_atomic(target) as file:  # first of all: it makes the folder a run's
             file.write(to_toml(config, resolved).encode())
+        for name in _FOLDERS:
+            remove_parts(out / name)
+        (out / "models").mkdir(exist_ok=True)
         yield
+
+
+def _settings_of(path: Path) -> RunConfig:
+    """The settings in a run.toml that may be somebody else's."""
+    try:
+        return read_config(load_toml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path} must be that of an unfinished run; found: {error}") from error
 
 
 def run_recording(
@@ -361,8 +374,7 @@ class _Clock:
     def say(self, event: str, facts: Mapping[str, str]) -> None:
         """One line of log.jsonl."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.out / "log.jsonl", json.dumps(line))
         _log.info("%s: %s", event, "; ".join(f"{k} {v}" for k, v in facts.items()))
 
 
@@ -375,10 +387,10 @@ def _trainer(
     def trainer(configs: Sequence[TrainConfig], what: str) -> list[Run]:
         paths = [out / "models" / f"{run_hash(c, source, kind)}.safetensors" for c in configs]
         runs: dict[Path, Run] = {}
-        for path in paths:
+        for path, config in zip(paths, configs, strict=True):
             if path.exists():
                 try:
-                    runs[path] = store.load(path)
+                    runs[path] = _kept(path, config, kind)
                 except FormatError as error:  # only a whole file has this name: it was damaged
                     clock.say("model file damaged, trained again", {"reason": str(error)})
         todo = [(c, p) for c, p in dict(zip(paths, configs, strict=True)).items() if c not in runs]
@@ -402,6 +414,18 @@ def _trainer(
         return [runs[path] for path in paths]
 
     return trainer
+
+
+def _kept(path: Path, config: TrainConfig, kind: str) -> Run:
+    """The run in a file, if it is the one that the file is named after."""
+    run = store.load(path)
+    known = replace(run.config, precision=config.precision)  # "auto" became one of the others
+    if run_hash(known, run.recording_hash, kind) != path.stem:
+        raise FormatError(
+            f"{path} must hold the run that its name stands for; found one of other settings or "
+            f"of another recording."
+        )
+    return run
 
 
 @contextmanager

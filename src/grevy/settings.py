@@ -199,6 +199,13 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
     ConfigError
         If a setting is unknown or has a value it cannot have; the message names it.
     """
+    for name, value in values.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and not _is_text(text):
+                raise ConfigError(
+                    f"setting '{name}' must be text that a file in UTF-8 can hold; found "
+                    f"{text!a}. Rename what it names."
+                )
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as error:
@@ -206,6 +213,15 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
         where = ".".join(str(part) for part in first["loc"])
         hint = _nearest(where) if first["type"] == "unexpected_keyword_argument" else ""
         raise ConfigError(f"setting '{where}': {first['msg']}.{hint}") from error
+
+
+def _is_text(words: str) -> bool:
+    """Whether this is text: names of files may hold bytes that are none."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _nearest(unknown: str) -> str:
@@ -222,7 +238,7 @@ def load_toml(path: str | Path) -> dict[str, Any]:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: of a number with 5,000 digits, too
         raise ConfigError(f"the settings file {path} is not TOML: {error}.") from error
     values.pop("resolved", None)
     return values

@@ -84,7 +84,9 @@ def read_source(
     """
     path = Path(path)
     if path.suffix == ".nwb" or path.is_dir():
-        return _from_nwb(path, activity, labels, units, bin_s)
+        source = _from_nwb(path, activity, labels, units, bin_s)
+        _fits(source.activity, n_channels, path)
+        return source
     if units is not None or bin_s is not None:
         raise DataError(f"units and bins are for spikes of an NWB file; {path} is none.")
     refuse_hanging(path)
@@ -106,9 +108,26 @@ def read_source(
     names = tuple(labels)
     if label_file is not None:
         found, names = _from_label_file(Path(label_file), names)
-    if x.ndim != 2:
-        raise DataError(f"activity must have shape (time, channels); found {x.shape} in {path}.")
+    if x.ndim != 2 or 0 in x.shape:
+        raise DataError(
+            f"activity must have shape (time, channels), with something in it; found {x.shape} in "
+            f"{path}."
+        )
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"activity must be real numbers; found {x.dtype} in {path}.")
+    _fits(x, n_channels, path)
     return Source(x, tuple(_vector(v) for v in found), names, None, {})
+
+
+def _fits(x: NDArray[Any], n_channels: int | None, path: Path) -> None:
+    """Refuse activity that a model does not take."""
+    if n_channels not in (None, x.shape[1]):
+        turned = " Its axes may be the other way round." if len(x) == n_channels else ""
+        raise DataError(
+            f"the activity must have the {n_channels} channels that the model was fitted to; found "
+            f"{x.shape[1]} in {path}.{turned} Name another array (--activity), or fit a model to "
+            f"this one."
+        )
 
 
 def _from_label_file(path: Path, names: tuple[str, ...]) -> _Labels:

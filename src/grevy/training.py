@@ -18,7 +18,7 @@ from .encoders import EncoderSpec, initial_weights
 from .errors import ConfigError, DivergedError, LimitError
 from .kernels import load_ahead
 from .masks import check_masks
-from .memory import available
+from .memory import available, least_need
 from .model import Run, activity_tensor, choose_device, fingerprint
 from .optimiser import ALIGNED
 from .padding import alike, cut, padded
@@ -27,6 +27,7 @@ from .playback import lane
 from .prints import prints_of
 from .processors import idle_processors
 from .recording import Recording, mean_and_sd
+from .room import free_bytes
 from .signals import postponed
 from .stack import Activity, Lost, Prepared, Progress, Watch, predict, shape, train_stack
 from .unfinished import Checkpoint, joined, key_of, onwards
@@ -91,6 +92,7 @@ def train(
     KeyboardInterrupt
         Where SIGINT came, once the checkpoint is written.
     """
+    _refuse_impossible(recordings, configs)
     load_ahead(choose_device(device))
     first: dict[object, list[list[Tensor]]] = {}  # runs of a grid often start from the same weights
     prepared = []
@@ -235,6 +237,7 @@ def adapt(
         raise ConfigError("a custom module cannot be adapted: its first layer is not known.")
     if not recordings:
         raise ConfigError("a model is adapted to at least one recording; found none.")
+    _refuse_impossible(recordings, [config])
     weights = []
     for s, recording in enumerate(recordings):
         kept = run.sessions[s if len(recordings) == len(run.sessions) else 0].weights
@@ -430,6 +433,19 @@ def _diverged(
         else:
             said += " in the error's `run`"
     return DivergedError(f"{said}.", run=run, runs=runs)
+
+
+def _refuse_impossible(recordings: Sequence[Recording], configs: Sequence[TrainConfig]) -> None:
+    """Refuse a run of which not even the weights, or what it draws, can be made."""
+    channels = [r.n_channels for r in recordings]
+    needs = [n for n in (least_need(config, channels) for config in configs) if n is not None]
+    most = max(needs, key=lambda n: n.total, default=None)
+    if most is not None and most.total > free_bytes():
+        raise LimitError(
+            f"training must fit in the {free_bytes() / 1e9:.2g} GB that are free; one run alone "
+            f"would take {most} at least. Use fewer latents or hidden units, or a smaller "
+            f"batch_size."
+        )
 
 
 def _refuse_too_much(

@@ -25,7 +25,7 @@ from safetensors.torch import load as _load_tensors
 from safetensors.torch import save as _save_tensors
 from torch import Tensor
 
-from .atomic import write_atomic
+from .atomic import is_part, write_atomic
 from .config import TrainConfig, run_hash
 from .custom import ModuleSpec
 from .errors import ConfigError, FormatError
@@ -197,7 +197,8 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget all runs: they are saved elsewhere."""
-        for path in [*self._files(), *self.folder.glob(".unfinished-*.tmp")]:
+        parts = [p for p in self.folder.glob(".unfinished-*.tmp") if is_part(p.name)]
+        for path in [*self._files(), *parts]:
             path.unlink(missing_ok=True)
         self._known, self._finished = {}, {}
         if self.folder.is_dir() and not any(self.folder.iterdir()):

@@ -24,10 +24,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
+from ..atomic import remove_parts
 from ..errors import ConfigError, DivergedError, FormatError
 from ..estimator import CEBRA
 from ..inputs import is_sessions
-from ..locks import hold_folder
+from ..locks import hold_folder, refuse_foreign
 from ..parameters import seed_of
 from ..plotting.embeddings import latents, plot_embedding
 from ..plotting.models import compare_models
@@ -141,7 +142,8 @@ class GridSearch:
         DataError
             If a dataset is not what is promised above.
         ConfigError
-            If parameters are outside their allowed values; nothing is trained then.
+            If parameters are outside their allowed values, or the folder holds something and no
+            grid; nothing is trained then.
         DivergedError
             If every model that was still to be trained diverged. Of several, those that do are
             left out with a warning.
@@ -152,6 +154,7 @@ class GridSearch:
             grid = Grid(seed_of(None))
             return self._fit(jobs_of(datasets, params, grid.seed), grid, datasets, params)
         folder = Path(models_dir)
+        refuse_foreign(folder, INDEX, advice="Name another folder.")
         before = read(folder) if (folder / INDEX).exists() else None
         seed = seed_of(None) if before is None else before.seed
         jobs = jobs_of(datasets, params, seed)  # before a folder is made
@@ -159,8 +162,8 @@ class GridSearch:
             before = read(folder) if (folder / INDEX).exists() else None
             if before is not None and before.seed != seed:  # another process has just made it
                 jobs = jobs_of(datasets, params, before.seed)
-            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
-                left.unlink()
+            for place in (folder, folder / "unfinished"):
+                remove_parts(place)
             if before is None:  # a seed that was given is kept: equal calls leave equal files
                 given = jobs and split(params)[0].get("random_state") is not None
                 before = Grid(int(jobs[0].config.seed) if given else seed)

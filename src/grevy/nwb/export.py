@@ -19,15 +19,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import make_atomic
+from ..atomic import make_atomic, refusals, remove_parts, short_name
 from ..errors import DataError, FormatError, GrevyError, LimitError
+from ..locks import hold
 from ..results import EmbeddingArrays, Results
 from .behavior import EMBEDDING
 from .files import holds, load, open_nwb, texts
@@ -112,6 +112,8 @@ def export_results(
         If the new file exists, or the disk does not take it.
     LimitError
         If the disk has no room for the copy.
+    LockedError
+        If another process writes it.
     UnsafeFileError
         If the recording points outside itself.
     """
@@ -123,9 +125,7 @@ def export_results(
             f"{origin.name}. Write the results alone (--only)."
         )
     session = _session(origin, results) if only else None
-    for left in target.parent.glob(f".{escape(target.name[:40])}.*.tmp{escape(target.suffix)}"):
-        left.unlink(missing_ok=True)  # by an export that was killed
-    with make_atomic(target) as part:
+    with _held(target), make_atomic(target, new=True) as part:
         if session is None:
             _copy(origin, part, _room_for(results, embedding))
         with _pynwb(origin):
@@ -142,8 +142,17 @@ def export_results(
                 f"first: {min(new)}. Its schema may be too old to extend: write the results "
                 f"alone (--only)."
             )
-        refuse_existing(target)
     return target
+
+
+@contextmanager
+def _held(target: Path) -> Iterator[None]:
+    """The new file's name, for one process at a time; without what a killed one left."""
+    lock = target.with_name(f"{short_name(target)}.lock")
+    with refusals(target), hold(lock, str(target), advice="wait for it, or name another file."):
+        remove_parts(target.parent, of=target)
+        refuse_existing(target)  # which another process may have written until now
+        yield
 
 
 def refuse_existing(target: Path) -> None:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -264,15 +265,11 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         for info in archive.infolist():
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise ValueError(f"'{info.filename[:40]}' is compressed")
+            if info.flag_bits & 1:
+                raise ValueError(f"'{info.filename[:40]}' is encrypted")
             content = archive.read(info)
             file = io.BytesIO(content)
-            version = np.lib.format.read_magic(file)
-            header = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = header(file)
+            shape, dtype = _header(file)
             if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
                 raise ValueError(f"'{info.filename[:40]}' does not hold what its header says")
             file.seek(0)
@@ -282,10 +279,24 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def _header(file: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype that an array says it has."""
+    version = np.lib.format.read_magic(file)
+    try:
+        shape, _, dtype = (
+            np.lib.format.read_array_header_1_0(file)
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0(file)
+        )
+    except (TokenError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"a header is no header: {error}") from error  # of Python's own parser
+    return shape, dtype
+
+
 def _read_embedding(path: Path) -> EmbeddingArrays:
     try:
         arrays = _arrays(path)
-        n = len(arrays["values"])
+        n = arrays["values"].shape[0] if arrays["values"].ndim else 0
         for name, (kind, ndim) in _KINDS.items():
             a = arrays[name]
             if a.dtype != np.dtype(kind) or a.ndim != ndim or len(a) != n:
