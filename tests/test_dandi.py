@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -40,6 +41,7 @@ from grevy.errors import (
 )
 from grevy.locks import hold
 from grevy.nwb.files import open_nwb
+from nwb_files import hanging, new, noise, traces
 
 KEY = "key-that-nobody-may-see"
 PATH = "sub-1/sub-1_behavior+ophys.nwb"
@@ -971,6 +973,60 @@ def test_a_failure_ends_the_process_with_its_code(bench: Bench, streamed: Asset)
     assert done.returncode == 4  # and not by a fault in HDF5, at its end
     assert done.stderr.count("\n") == 1
     assert "status 404" in done.stderr
+
+
+def test_what_hdf5_dies_on_afar_is_one_sentence(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "round.nwb"
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        del group["timestamps"]
+        name = f"{group.name}/timestamps"
+        for one, other in ((name, "other"), ("other", name)):
+            layout = h5py.VirtualLayout((50,), "f8")
+            layout[:] = h5py.VirtualSource(".", other, (50,))
+            file.create_virtual_dataset(one, layout)
+    url = bench.archive.url(bench.archive.add("sub-1/round.nwb", path.read_bytes()))
+    code, _, err = run(capsys, "inspect", url)
+    assert code == 2
+    assert re.search(r"round\.nwb must be a whole file; .* crashed .SIGSEGV. on it", err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_command_that_waits_for_hdf5_ends_when_it_is_told_to(
+    bench: Bench, tmp_path: Path
+) -> None:
+    content = hanging(tmp_path / "zeros.nwb").read_bytes()
+    url = bench.archive.url(bench.archive.add("sub-1/zeros.nwb", content))
+    words = [sys.executable, "-m", "grevy", "inspect", url]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
+        try:
+            until(lambda: bench.archive.data, "the file was opened")
+            children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+            time.sleep(0.3)  # now HDF5 holds Python's lock, and no signal is heard in there
+            begin = time.monotonic()
+            command.send_signal(signal.SIGINT)
+            assert "interrupted" in command.communicate(timeout=20)[1]
+        finally:
+            command.kill()
+    assert command.returncode == 130
+    assert time.monotonic() - begin < 5
+    until(lambda: not any(map(runs, children)), "the child ended, too")
+
+
+def runs(process: str) -> bool:
+    """Whether a process is there that is no zombie."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
 
 
 def test_without_etags_the_digest_alone_tells(bench: Bench) -> None:

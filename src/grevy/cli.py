@@ -82,6 +82,7 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
         Print JSON for programs.
     """
     from . import dandi, nwb
+    from .afar import describe_afar
 
     asset = dandi.resolve(file) if dandi.is_address(file) else None
     if asset is None:
@@ -98,8 +99,7 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
             suggestion=found.suggestion.replace(here, there, 1),
         )
     else:
-        with dandi.open_remote(asset) as remote:
-            description = nwb.describe(remote)
+        description = describe_afar(asset)
     if as_json:
         print(json.dumps(nwb.to_json(description), indent=2))
     else:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..apart import ask
-from ..errors import DataError, LimitError, UnsafeFileError
+from ..errors import ConfigError, DataError, LimitError, NetworkError, UnsafeFileError
 from .describe import describe
 from .facts import Description, to_json
 from .zarr import folder_bytes, is_zarr
 
-__all__ = ["describe_apart", "refuse_hanging"]
+__all__ = ["describe_apart", "description_of", "refuse_hanging"]
 
 _CHILD = "from grevy.apart import answer; from grevy.nwb.apart import _look; answer(_look)"
 
@@ -37,15 +37,25 @@ def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None
     LimitError, UnsafeFileError
         As `describe` says.
     """
-    found = _ask(path, limit_s)
+    return description_of(_ask(path, limit_s)) or describe(path)  # no child could be started
+
+
+def description_of(found: Any) -> Description | None:
+    """What a child found, None where it said nothing.
+
+    Raises
+    ------
+    ConfigError, DataError, LimitError, NetworkError, UnsafeFileError
+        If the child met it.
+    """
     if "description" in found:
         from pydantic import TypeAdapter
 
         return TypeAdapter(Description).validate_python(found["description"])
     if "error" in found:
-        kinds = {kind.__name__: kind for kind in (LimitError, UnsafeFileError)}
-        raise kinds.get(found["error"], DataError)(found["says"])
-    return describe(path)  # no child could be started
+        kinds = (ConfigError, LimitError, NetworkError, UnsafeFileError)
+        raise {k.__name__: k for k in kinds}.get(found["error"], DataError)(found["says"])
+    return None
 
 
 def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None) -> None:
