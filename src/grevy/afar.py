@@ -1,7 +1,7 @@
 """Describe a recording of DANDI by the parts that are needed, in a process of its own.
 
-What comes from afar is trusted less than any file here: `grevy.apart` says why it needs a child. The
-child asks the archive itself; a key comes to it by the environment alone.
+What comes from afar is trusted less than any file here: `grevy.apart` says why it needs a child.
+The child asks the archive itself; a key comes to it by the environment alone.
 """
 
 from __future__ import annotations
