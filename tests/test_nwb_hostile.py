@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+import fuzz
 from grevy import room
 from grevy.errors import DataError, GrevyError, LimitError, UnsafeFileError
 from grevy.nwb import describe, describe_text, read, to_json
 from grevy.nwb import files as nwb_files_module
-from nwb_files import new, noise, series, table, traces, written
+from nwb_files import new, noise, series, table, traces, units, written
 
 
 @pytest.fixture
@@ -140,6 +141,41 @@ def test_size_bombs_are_refused_before_reading(path: Path, monkeypatch: Any) -> 
         group.create_dataset("data", (1 << 40, 3), np.float32, chunks=(1 << 16, 3))
         series_rate(group)
     with pytest.raises(LimitError, match=r"must store what it declares.*found 1\.32e\+04 GB"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["data", "timestamps", "spike_times", "spike_times_index"])
+def test_a_chunk_that_unpacks_to_much_more_is_refused(path: Path, name: str) -> None:
+    with new(path) as file:
+        if "spike" in name:
+            units(file, [np.arange(9.0), np.arange(9.0)])
+            name = f"units/{name}"
+        else:
+            name = f"{traces(file, noise(50, 3), np.arange(50) / 10, rois=3).name[1:]}/{name}"
+        fuzz.chunk_bomb(file, file[name], 6)
+    assert path.stat().st_size < 1 << 18
+    with pytest.raises(
+        LimitError, match=rf"'/{name}' must store what it declares; found 0\.101 GB"
+    ):
+        read(path)
+    assert any("must store what it declares" in said for said in findings(path))
+
+
+def findings(path: Path) -> list[str]:
+    try:
+        return list(describe(path).findings)
+    except LimitError as error:
+        return [str(error)]
+
+
+def test_a_chunk_larger_than_memory_is_refused(path: Path, monkeypatch: Any) -> None:
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        fuzz.chunk_bomb(file, group["data"], 1)
+    monkeypatch.setattr(nwb_files_module, "free_bytes", lambda: 20 << 20)
+    monkeypatch.setattr(nwb_files_module, "RATIO_FROM_BYTES", 1 << 20)
+    monkeypatch.setattr(nwb_files_module, "MAX_RATIO", 2000)
+    with pytest.raises(LimitError, match=r"a chunk of '.*data' must fit into half .* 0\.0168 GB"):
         read(path)
 
 
