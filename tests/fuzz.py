@@ -297,11 +297,11 @@ def bomb(file: h5py.File, rng: np.random.Generator) -> str:
     """A dataset that declares far more than it stores."""
     old = _dataset(file, rng)
     name = old.name
-    n = int(_pick(rng, [1 << 24, 1 << 31, 1 << 40, 1 << 62]))
+    n = int(_pick(rng, [0, 1 << 24, 1 << 31, 1 << 40, 1 << 62]))
+    if n == 0:
+        return chunk_bomb(file, old, int(_pick(rng, [1, 5, 200])))
     dtype = old.dtype if old.dtype.kind in "iufOS" else np.dtype("f4")
     wide = old.ndim > 1 and n < 1 << 60
-    if old.size and old.dtype.kind in "iuf" and rng.random() < 0.3:
-        return chunk_bomb(file, old, int(_pick(rng, [1, 5, 6, 200])))
     how = {"shape": (n, *old.shape[1:]) if wide else (n,), "dtype": dtype}
     if rng.random() < 0.5:
         how |= {"chunks": (1 << 10, *how["shape"][1:]), "compression": "gzip"}
@@ -311,6 +311,8 @@ def bomb(file: h5py.File, rng: np.random.Generator) -> str:
 
 def chunk_bomb(file: h5py.File, old: h5py.Dataset, n_pieces: int) -> str:
     """A dataset of the old shape in one chunk, which unpacks to so many times 16 MiB of zeros."""
+    if not old.size or old.dtype.kind not in "iuf":
+        return values(file, np.random.default_rng(0))
     name, shape = old.name, old.shape or (1,)
     rows = (n_pieces << 24) // old.dtype.itemsize
     made = _again(
