@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -27,10 +28,11 @@ from hypothesis import strategies as st
 from dandi_server import DANDISET, VERSION, Archive, Stored, serve
 from grevy import Recording, RunConfig, dandi, nwb, pipeline, synthetic
 from grevy.cli import main
-from grevy.dandi import Address, Asset, Retry, digests, http, open_remote, parse, resolve
+from grevy.dandi import Address, Asset, Retry, digests, http, open_remote, pace, parse, resolve
 from grevy.dandi.address import file_name
 from grevy.dandi.download import _verified
 from grevy.dandi.http import Trouble, patiently
+from grevy.dandi.ranges import open_partial
 from grevy.errors import (
     ConfigError,
     DataError,
@@ -323,11 +325,49 @@ def test_an_api_that_is_none_is_told_at_once(bench: Bench, fault: str, says: str
         {"size": 2**70},
         {"path": 7},
         {"path": "../other"},
+        {"size": True},
+        {"metadata": {"access": 7}},
     ],
 )
 def test_odd_facts_are_refused(bench: Bench, listed: dict[str, Any]) -> None:
     bench.stored.listed |= listed
     with pytest.raises(NetworkError, match="must answer as DANDI's does"):
+        bench.resolve()
+
+
+def test_odd_lists_are_refused(bench: Bench) -> None:
+    bench.archive.api_faults[:] = ["", "", "json 5"]
+    bench.archive.files.clear()  # the second list is of names that are near
+    with pytest.raises(NetworkError, match="must answer as DANDI's does; found no list of assets"):
+        bench.resolve()
+    assert len(bench.archive.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("api", "begin"),
+    [
+        (True, "drip HTTP/1.1 200 OK\\r\\nX-Long: "),
+        (True, "drip HTTP/1.1 200 OK\\r\\nContent-Length: 999\\r\\n\\r\\n"),
+        (False, "drip"),
+    ],
+)
+def test_a_server_that_drips_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, api: bool, begin: str
+) -> None:
+    monkeypatch.setattr(pace, "WINDOW_S", 0.1)
+    asset = bench.resolve()
+    (bench.archive.api_faults if api else bench.archive.faults)[:] = [begin] * 2
+    retry = replace(bench.retry, attempts=2)
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match="found no answer in time, 2 times in a row"):
+        resolve(bench.url, retry=retry) if api else dandi.download(asset, bench.folder, retry=retry)
+    assert time.monotonic() - start < 1
+    assert bench.download().read_bytes() == bench.content
+
+
+def test_answers_of_the_api_end_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_JSON_S", 0)
+    with pytest.raises(NetworkError, match="takes more than 0 s"):
         bench.resolve()
 
 
@@ -432,6 +472,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(bench: Bench) -> None:
     [
         ("gzip", "compressed on its way"),
         ("wrong-range", "another part"),
+        ("endless-size", "another part"),
         ("wrong-size", "a file of 400001 bytes where DANDI lists 400000"),
         ("loop", "10 redirects"),
         ("redirect http://example.org/a?X-Amz-Signature=1", "not https"),
@@ -519,6 +560,30 @@ def test_the_part_of_another_digest_is_discarded(bench: Bench) -> None:
     (bench.folder / f".{name}.{right}.part").write_bytes(bytes(500_000))  # too long
     assert bench.download().read_bytes() == bench.content
     assert bench.left() == [name]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "dangling", "pipe"])
+def test_nothing_is_written_through_what_lies_in_the_place_of_a_part(
+    bench: Bench, tmp_path: Path, kind: str
+) -> None:
+    bench.folder.mkdir()
+    diary, gone = tmp_path / "diary", tmp_path / "gone"
+    diary.write_bytes(b"dear diary")
+    name = "sub-1_behavior+ophys.nwb"
+    part = bench.folder / f".{name}.{hashlib.sha256(bench.content).hexdigest()}.part"
+    if kind == "hard link":
+        part.hardlink_to(diary)
+    elif kind == "pipe":
+        os.mkfifo(part)
+    else:
+        part.symlink_to(diary if kind == "link" else gone)
+    assert bench.download().read_bytes() == bench.content
+    assert not (bench.folder / name).is_symlink()
+    assert diary.read_bytes() == b"dear diary"
+    assert not gone.exists()
+    part.symlink_to(diary)  # between the look and the write
+    with pytest.raises(OSError, match="symbolic links"):
+        open_partial(part)
 
 
 @pytest.mark.parametrize("there", [b"", b"half", None])

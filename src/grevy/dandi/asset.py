@@ -168,7 +168,10 @@ def _names(web: Web, page: str, where: Address) -> list[str]:
     """Some of the paths beside one that is not there."""
     folder = where.path.rpartition("/")[0]
     said = as_dict(fetch_json(web, page, path=folder, order="path", page_size="100"), web)
-    return [str(r.get("path")) for r in said.get("results") or () if isinstance(r, dict)]
+    results = said.get("results")
+    if not isinstance(results, list):
+        raise odd(web, "no list of assets")
+    return [str(r.get("path")) for r in results if isinstance(r, dict)]
 
 
 def _asset(web: Web, where: Address, said: Any) -> Asset:
@@ -179,7 +182,7 @@ def _asset(web: Web, where: Address, said: Any) -> Asset:
     path, size = about.get("path"), about.get("size")
     if not isinstance(path, str) or not path:
         raise odd(web, "an asset without path")
-    if not isinstance(size, int) or not 0 <= size < 2**62:
+    if type(size) is not int or not 0 <= size < 2**62:
         raise odd(web, "an asset without size")
     if where.path and where.path != path:
         raise odd(web, "another asset than the one asked for")
@@ -194,6 +197,8 @@ def _asset(web: Web, where: Address, said: Any) -> Asset:
     if whole and int(whole[1]) != size:
         raise odd(web, "a size other than the one in the checksum")
     access, urls = more.get("access"), more.get("contentUrl")
+    if not isinstance(access, list | None):
+        raise odd(web, "rights of access that are no list")
     statuses = [a.get("status") for a in access or () if isinstance(a, dict)]
     return Asset(
         address=where,
