@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fuzz
-from grevy import room
+from grevy import cli, room
 from grevy.errors import DataError, GrevyError, LimitError, UnsafeFileError
 from grevy.nwb import describe, describe_text, read, to_json
 from grevy.nwb import files as nwb_files_module
@@ -119,6 +119,43 @@ def test_bytes_of_other_files_are_refused(tmp_path: Path, path: Path) -> None:
     with pytest.raises(UnsafeFileError, match=r"plane/data' points to the file '.*secret\.bin'"):
         read(path)
     assert np.array_equal(read(path, allow_external=True).activity.ravel(), np.arange(150))
+
+
+def test_external_data_are_for_who_asks_for_them(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").write_bytes(noise(50, 3).tobytes())
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        del group["data"]
+        outside = [(str(tmp_path / "other"), 0, 600)]
+        group.create_dataset("data", (50, 3), np.float32, external=outside)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["inspect", str(path)])
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert "allow external data" in said
+    assert "=True" not in said  # no command takes Python
+    cli.main(["inspect", str(path), "--allow-external"])
+    assert f"grevy run {path}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", "dandi://000036/a.nwb", "--allow-external"])
+    assert "files of this machine" in capsys.readouterr().err
+
+
+def test_tables_without_a_name_are_refused(path: Path) -> None:
+    with new(path) as file:
+        hidden = table(file, "hidden", {"location": ["ca1", "ca1"]})
+        group = units(file, [np.arange(9.0), np.arange(9.0)])
+        group["electrodes"] = [0, 1]
+        group["electrodes"].attrs["table"] = hidden.ref
+        assert read(file, bin_s=1.0).n_channels == 2
+        del file["hidden"]  # it is still there, as an object that is open
+        for look in (describe, read):
+            with pytest.raises(
+                UnsafeFileError, match=r"'/units/electrodes' must refer .* has none"
+            ):
+                look(file)
 
 
 def test_virtual_datasets_of_other_files_are_refused(tmp_path: Path, path: Path) -> None:

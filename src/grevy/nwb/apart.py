@@ -17,7 +17,9 @@ __all__ = ["describe_apart", "description_of", "refuse_hanging"]
 _CHILD = "from grevy.apart import answer; from grevy.nwb.apart import _look; answer(_look)"
 
 
-def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None) -> Description:
+def describe_apart(
+    path: str | os.PathLike[str], *, limit_s: float | None = None, allow_external: bool = False
+) -> Description:
     """`describe` in a process of its own.
 
     Parameters
@@ -25,6 +27,8 @@ def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None
     path : path
     limit_s : float, optional
         Seconds of computing; by default 20, and one more for every 10 MB of the file.
+    allow_external : bool
+        Whether the file may point to data in other files.
 
     Returns
     -------
@@ -37,7 +41,8 @@ def describe_apart(path: str | os.PathLike[str], *, limit_s: float | None = None
     LimitError, UnsafeFileError
         As `describe` says.
     """
-    return description_of(_ask(path, limit_s)) or describe(path)  # no child could be started
+    found = description_of(_ask(path, limit_s, allow_external))
+    return found or describe(path, allow_external=allow_external)  # no child could be started
 
 
 def description_of(found: Any) -> Description | None:
@@ -58,8 +63,12 @@ def description_of(found: Any) -> Description | None:
     return None
 
 
-def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None) -> None:
+def refuse_hanging(
+    path: str | os.PathLike[str], *, limit_s: float | None = None, allow_external: bool = False
+) -> None:
     """Refuse a file that HDF5 cannot be trusted with; other faults are left to who reads it.
+
+    Parameters as of `describe_apart`.
 
     Raises
     ------
@@ -68,14 +77,16 @@ def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None
     LimitError
         If that takes more memory than there is for it.
     """
-    _ask(path, limit_s)
+    _ask(path, limit_s, allow_external)
 
 
-def _ask(path: str | os.PathLike[str], limit_s: float | None) -> Any:
+def _ask(path: str | os.PathLike[str], limit_s: float | None, allow_external: bool) -> Any:
     file = Path(path)
     n_bytes = folder_bytes(file) if is_zarr(file) else None
-    return ask(_CHILD, path, limit_s=limit_s, n_bytes=n_bytes)
+    task = [os.fspath(path), allow_external]
+    return ask(_CHILD, path, limit_s=limit_s, n_bytes=n_bytes, task=task)
 
 
-def _look(path: str) -> dict[str, Any]:
-    return {"description": to_json(describe(path))}
+def _look(task: tuple[str, bool]) -> dict[str, Any]:
+    path, allow_external = task
+    return {"description": to_json(describe(path, allow_external=allow_external))}

@@ -235,7 +235,8 @@ def _refuse_external(file: Path, opened: h5py.File) -> None:
         where, target = found
         raise UnsafeFileError(
             f"{file.name} must hold its data itself; found that '{where}' points to the file "
-            f"'{target}'. If you trust who made it, read it with allow_external=True."
+            f"'{target}'. Have who made it write all of it into one file; or, if you trust them, "
+            f"allow external data where you read it."
         )
 
 
