@@ -343,6 +343,18 @@ def test_odd_lists_are_refused(bench: Bench) -> None:
     assert len(bench.archive.requests) == 3
 
 
+def test_names_of_the_archive_stay_in_their_line(bench: Bench) -> None:
+    bench.archive.add(f"{PATH}\ngrevy: fine", b"")
+    bench.archive.add(f"{PATH}/in\x1b[2Jside", b"")
+    for path, says in (
+        (PATH[:-1], r"Near it are: .*nwb\?grevy: fine"),
+        (PATH[:5], r"in\?\[2Jside'"),
+    ):
+        with pytest.raises(DataError, match=says) as told:
+            resolve(f"dandi://{DANDISET}/{path}")
+        assert str(told.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("api", "begin"),
     [
@@ -376,7 +388,7 @@ def test_paths_and_digests_of_the_server_stay_inside(bench: Bench) -> None:
     bench.stored.listed |= {"path": "../../../x\0y", "metadata": {"digest": wrong}}
     asset = resolve(f"{bench.archive.api}/assets/{bench.stored.asset_id}/")
     assert (asset.sha256, asset.etag) == ("", "")
-    with pytest.raises(DataError, match="must list a digest"):
+    with pytest.raises(DataError, match=f"must list a digest of '{asset.name}'"):
         dandi.download(asset, bench.folder)
     digest = {"dandi:sha2-256": hashlib.sha256(bench.content).hexdigest()}
     bench.stored.listed["metadata"] = {"digest": digest}

@@ -154,14 +154,19 @@ def _find(web: Web, where: Address) -> str:
     place = f"version {where.version} of dandiset {where.dandiset}"
     inside = [p for p in found if p.startswith(f"{where.path}/")]
     if inside:
-        listed = ", ".join(f"'{p}'" for p in inside[:5])
+        listed = ", ".join(f"'{_line(p)}'" for p in inside[:5])
         raise DataError(
             f"the address must name a file; found that '{where.path}' is a folder of {place}, with "
             f"{listed}{' and others' if len(inside) > 5 else ''}. Name one of them."
         )
     near = get_close_matches(where.path, found or _names(web, page, where), n=3, cutoff=0.6)
-    hint = f" Near it are: {', '.join(near)}." if near else ""
+    hint = f" Near it are: {', '.join(map(_line, near))}." if near else ""
     raise DataError(f"{place} must have the file '{where.path}'; found none.{hint} Check the path.")
+
+
+def _line(path: str) -> str:
+    """A path of the archive as part of a line, whatever it holds."""
+    return "".join(c if c.isprintable() else "?" for c in path)
 
 
 def _names(web: Web, page: str, where: Address) -> list[str]:

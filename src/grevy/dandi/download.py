@@ -110,7 +110,7 @@ def download(
     asset = what if isinstance(what, Asset) else resolve(what, api=api, retry=retry)
     if not asset.digest:
         raise DataError(
-            f"the archive must list a digest of '{asset.path}' to verify it by; found none. New "
+            f"the archive must list a digest of '{asset.name}' to verify it by; found none. New "
             f"files get theirs within minutes: try again later."
         )
     target = Path(folder) / asset.name
