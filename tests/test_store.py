@@ -361,6 +361,9 @@ def test_a_file_is_read_once_its_header_fits_and_there_is_room(
     with pytest.raises(LimitError, match=r"m has .* GB"):
         load(path)
     assert read_notes(path) == {}
+    torch.save(torch.ones(size), tmp_path / "m.pt")
+    with pytest.raises(LimitError, match=r"m\.pt has .* GB"):
+        CEBRA.load(tmp_path / "m.pt")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")

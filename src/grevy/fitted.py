@@ -23,7 +23,7 @@ from .model import Run, SessionEncoder
 from .pairs import HybridPairs, Pairs
 from .parameters import pairs_of
 from .regular import size_of
-from .store import load, read_notes
+from .store import load, read_notes, refuse_large
 
 __all__ = ["log_of", "modules_of", "notes_of", "open_model", "pieces", "solver_of"]
 
@@ -120,13 +120,14 @@ def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any
     learned : dict
         Attributes that end in an underscore.
     """
-    size_of(path, "a model file")
+    size = size_of(path, "a model file")
     try:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
     if start == b"PK\x03\x04":
+        refuse_large(path, size)
         return _from_checkpoint(path, read_checkpoint(path))
     run = load(path, encoder=None if module is None else module_spec(module))
     notes = read_notes(path)

@@ -33,6 +33,7 @@ __all__ = [
     "header_of",
     "load",
     "read_notes",
+    "refuse_large",
     "run_of",
     "save",
     "tensors_of",
@@ -184,14 +185,21 @@ def _opened(path: Path, *, whole: bool) -> tuple[bytes, dict[str, Any]]:
         with path.open("rb") as file:
             header = _grevy_header(path, _read_header(path, file, size))
             file.seek(0)
-            return (file.read(_refuse_large(path, size)) if whole else b""), header
+            return (file.read(refuse_large(path, size)) if whole else b""), header
     except FormatError:
         raise
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
 
 
-def _refuse_large(path: Path, size: int) -> int:
+def refuse_large(path: Path, size: int) -> int:
+    """The size of a model file, if half of the free memory has room for it.
+
+    Raises
+    ------
+    LimitError
+        If it has not.
+    """
     if size > _SMALL_BYTES and size > (most := free_bytes() // 2):
         raise LimitError(
             f"a model must fit into half of the free memory ({most / 1e9:.3g} GB); found that "
