@@ -163,6 +163,8 @@ PROMISES = (
     Promise(
         "T3", "Forged headers, tensors and sizes are refused before memory is taken",
         input="""store::a_changed_header_is_refused store::changed_tensors_are_refused
+        store::notes_that_fit_no_run_are_refused store::a_pipe_is_no_model
+        store::a_file_is_read_once_its_header_fits_and_there_is_room
         store::a_file_cut_short_anywhere_is_refused store::no_change_of_a_byte_raises_anything_else
         restricted::declared_sizes_are_checked restricted::damage_gives_a_sentence
         report::changed_results_are_refused_with_the_place report::changed_arrays_are_refused
@@ -208,7 +210,8 @@ PROMISES = (
     ),
     Promise(
         "T8", "A signal to end is heard: the state is written and the process gone within 5 s",
-        fault="""signals::a_signal_comes_at_the_end_of_the_block signals::a_second_one_does_not_wait
+        fault="""dandi::a_command_that_waits_for_hdf5_ends_when_it_is_told_to
+        signals::a_signal_comes_at_the_end_of_the_block signals::a_second_one_does_not_wait
         signals::a_program_ends_in_time_whatever_it_does
         unfinished::a_signal_is_heard_once_the_state_is_written""",
     ),
@@ -252,24 +255,35 @@ PROMISES = (
         payload="""nwb_hostile::links_to_other_files_are_refused
         nwb_hostile::bytes_of_other_files_are_refused
         nwb_hostile::virtual_datasets_of_other_files_are_refused
+        nwb_hostile::tables_without_a_name_are_refused
         loading::hdf5_stays_within_its_file loading::tables_of_hdf5_stay_within_their_file""",
+        check="nwb_hostile::external_data_are_for_who_asks_for_them",
     ),
     Promise(
         "T14", "What declares far more than it stores, or than there is, is refused before reading",
         input="""nwb_hostile::size_bombs_are_refused_before_reading
         nwb_hostile::a_bomb_among_the_words_is_refused
+        nwb_hostile::a_chunk_that_unpacks_to_much_more_is_refused
+        nwb_hostile::a_chunk_larger_than_memory_is_refused
+        loading::archives_that_unpack_without_end_are_refused_by_their_headers
+        loading::a_packed_stream_without_end_is_refused_early
+        loading::what_does_not_fit_into_memory_is_put_on_disk_or_refused
+        loading::too_little_memory_is_no_damage loading::pipes_are_not_waited_for
         nwb_hostile::what_no_disk_holds_is_refused_before_reading
         nwb_hostile::timestamps_larger_than_memory_are_refused
         loading::sizes_are_checked_before_memory_is_taken
         loading::chunks_are_no_larger_than_their_content
         loading::lists_and_groups_that_unfold_without_end
         restricted::copies_of_one_part_are_bounded""",
+        check="""loading::honest_constants_are_read_and_once
+        loading::shapes_are_read_from_headers_alone""",
     ),
     Promise(
         "T15", "Mutated files: no crash, no hang over 30 s, no traceback, under 2 GB",
         input="""fuzz::mutated_recordings_are_values_or_one_sentence fuzz::what_broke_once
         fuzz::a_file_that_hdf5_hangs_on_is_one_sentence fuzz::commands_do_not_hang
         fuzz::other_files_that_hdf5_hangs_on_are_one_sentence fuzz::limits_of_the_process_apart
+        dandi::what_hdf5_dies_on_afar_is_one_sentence
         fuzz::any_arrays_may_be_traces fuzz::any_arrays_may_be_tables
         fuzz::any_arrays_may_be_asked_to_be_a_recording nwb_hostile::damage_is_one_sentence
         loading::damage_gives_a_sentence checkpoints::damage_gives_a_sentence""",
@@ -316,6 +330,8 @@ PROMISES = (
         dandi::the_api_may_stumble dandi::an_api_that_is_none_is_told_at_once
         dandi::a_server_that_asks_to_wait_is_waited_for
         dandi::a_server_that_stays_down_is_left_after_some_tries
+        dandi::a_server_that_drips_is_left dandi::answers_of_the_api_end_in_time
+        dandi::odd_facts_are_refused dandi::odd_lists_are_refused
         dandi::wrong_bytes_are_never_kept dandi::content_replaced_half_way_is_never_mixed
         dandi::content_that_changed_is_seen_before_all_of_it_is_there
         dandi::streaming_through_trouble dandi::streaming_fails_as_a_matter_of_the_network
@@ -333,6 +349,7 @@ PROMISES = (
         "T21", "A download goes on where it ended, trusts nothing unchecked, fetches nothing twice",
         fault="""dandi::a_killed_download_goes_on dandi::the_part_of_another_digest_is_discarded
         dandi::a_file_that_is_there_is_not_trusted_and_not_lost
+        dandi::nothing_is_written_through_what_lies_in_the_place_of_a_part
         dandi_folders::a_killed_download_goes_on
         dandi_folders::the_part_of_another_state_is_discarded
         dandi_folders::a_folder_that_is_there_is_not_trusted_and_not_lost""",

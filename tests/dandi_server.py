@@ -222,8 +222,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif word == "reset":
             self.reset()
+        elif word == "drip" and more:
+            self.drip(more.encode().decode("unicode_escape").encode())
         else:
             self.answer()
+
+    def drip(self, begin: bytes) -> None:
+        """A beginning, then a byte now and then, for a while."""
+        self.wfile.write(begin)
+        for _ in range(60):
+            self.wfile.write(b"x")
+            time.sleep(0.02)
+        self.close_connection = True
 
     def reset(self) -> None:
         """End the connection as a host does that died."""
@@ -258,7 +268,9 @@ class _Api(_Handler):
         stored = archive.files.get(asset[1]) if asset else None
         inside = re.fullmatch(r"/zarr/([0-9a-f-]{36})/files/", path)
         folder = archive.folder(inside[1]) if inside else None
-        if self.fault == "not-json":
+        if self.fault == "json 5":
+            self.json({"results": 5})
+        elif self.fault == "not-json":
             self.plain(200, b"<html>Please sign in</html>", {})
         elif folder and query.get("download") == ["true"]:
             archive.links += 1
@@ -339,7 +351,8 @@ class _Storage(_Handler):
         if part:
             shift = 1 if word == "wrong-range" else 0
             whole = len(content) + (1 if word == "wrong-size" else 0)
-            self.send_header("Content-Range", f"bytes {first + shift}-{last + shift}/{whole}")
+            size = "9" * 5000 if word == "endless-size" else str(whole)
+            self.send_header("Content-Range", f"bytes {first + shift}-{last + shift}/{size}")
         if etag:
             self.send_header("ETag", etag)
         if word == "gzip":
@@ -352,6 +365,9 @@ class _Storage(_Handler):
         stop = len(body)
         if word in ("short", "cut", "hold", "other-short", "ignore-range-short", "unannounced"):
             stop = int(more) if more else len(body) // 2
+        if word == "drip":
+            self.drip(b"")
+            return
         if word == "damaged":
             body = body.translate(_FLIPPED)
         for i in range(0, stop, 1 << 16):

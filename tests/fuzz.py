@@ -9,6 +9,7 @@ Files that broke something are kept.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -295,7 +297,9 @@ def bomb(file: h5py.File, rng: np.random.Generator) -> str:
     """A dataset that declares far more than it stores."""
     old = _dataset(file, rng)
     name = old.name
-    n = int(_pick(rng, [1 << 24, 1 << 31, 1 << 40, 1 << 62]))
+    n = int(_pick(rng, [0, 1 << 24, 1 << 31, 1 << 40, 1 << 62]))
+    if n == 0:
+        return chunk_bomb(file, old, int(_pick(rng, [1, 5, 200])))
     dtype = old.dtype if old.dtype.kind in "iufOS" else np.dtype("f4")
     wide = old.ndim > 1 and n < 1 << 60
     how = {"shape": (n, *old.shape[1:]) if wide else (n,), "dtype": dtype}
@@ -303,6 +307,29 @@ def bomb(file: h5py.File, rng: np.random.Generator) -> str:
         how |= {"chunks": (1 << 10, *how["shape"][1:]), "compression": "gzip"}
     _again(file, old, **how)
     return f"{name} declares {n} rows"
+
+
+def chunk_bomb(file: h5py.File, old: h5py.Dataset, n_pieces: int) -> str:
+    """A dataset of the old shape in one chunk, which unpacks to so many times 16 MiB of zeros."""
+    if not old.size or old.dtype.kind not in "iuf":
+        return values(file, np.random.default_rng(0))
+    name, shape = old.name, old.shape or (1,)
+    rows = (n_pieces << 24) // old.dtype.itemsize
+    made = _again(
+        file, old, shape=shape, maxshape=(None, *shape[1:]), dtype=old.dtype,
+        chunks=(rows, *[1] * len(shape[1:])), compression="gzip",
+    )  # fmt: skip
+    made.id.write_direct_chunk((0,) * len(shape), packed_zeros(n_pieces))
+    return f"{name} in a chunk of {rows} rows"
+
+
+@functools.cache
+def packed_zeros(n_pieces: int) -> bytes:
+    """What zlib makes of so many times 16 MiB of zeros; only the first are packed."""
+    packer = zlib.compressobj(9)
+    packed = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = ((n_pieces << 24) % 65521) << 16 | 1
+    return packed[:2] + packed[2:] * n_pieces + b"\x03\0" + checksum.to_bytes(4, "big")
 
 
 def values(file: h5py.File, rng: np.random.Generator) -> str:

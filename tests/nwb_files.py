@@ -154,3 +154,14 @@ def with_epochs(path: Path) -> np.ndarray:
             "choice": ["left", "right", "left"], "block": [1.0, 1.0, 2.0],
         })  # fmt: skip
     return x
+
+
+def hanging(path: Path) -> Path:
+    """A recording whose heap of strings lost its end to zeros: HDF5 2.0 walks it for ever."""
+    written(path, noise(50, 3), np.arange(50) / 10, rois=3)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"GCOL")
+    size = int.from_bytes(raw[at + 8 : at + 16], "little")
+    raw[at + 16 : at + size] = bytes(size - 16)
+    path.write_bytes(raw)
+    return path

@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,10 +28,11 @@ from hypothesis import strategies as st
 from dandi_server import DANDISET, VERSION, Archive, Stored, serve
 from grevy import Recording, RunConfig, dandi, nwb, pipeline, synthetic
 from grevy.cli import main
-from grevy.dandi import Address, Asset, Retry, digests, http, open_remote, parse, resolve
+from grevy.dandi import Address, Asset, Retry, digests, http, open_remote, pace, parse, resolve
 from grevy.dandi.address import file_name
 from grevy.dandi.download import _verified
 from grevy.dandi.http import Trouble, patiently
+from grevy.dandi.ranges import open_partial
 from grevy.errors import (
     ConfigError,
     DataError,
@@ -40,6 +43,7 @@ from grevy.errors import (
 )
 from grevy.locks import hold
 from grevy.nwb.files import open_nwb
+from nwb_files import hanging, new, noise, traces
 
 KEY = "key-that-nobody-may-see"
 PATH = "sub-1/sub-1_behavior+ophys.nwb"
@@ -321,6 +325,8 @@ def test_an_api_that_is_none_is_told_at_once(bench: Bench, fault: str, says: str
         {"size": 2**70},
         {"path": 7},
         {"path": "../other"},
+        {"size": True},
+        {"metadata": {"access": 7}},
     ],
 )
 def test_odd_facts_are_refused(bench: Bench, listed: dict[str, Any]) -> None:
@@ -329,12 +335,60 @@ def test_odd_facts_are_refused(bench: Bench, listed: dict[str, Any]) -> None:
         bench.resolve()
 
 
+def test_odd_lists_are_refused(bench: Bench) -> None:
+    bench.archive.api_faults[:] = ["", "", "json 5"]
+    bench.archive.files.clear()  # the second list is of names that are near
+    with pytest.raises(NetworkError, match="must answer as DANDI's does; found no list of assets"):
+        bench.resolve()
+    assert len(bench.archive.requests) == 3
+
+
+def test_names_of_the_archive_stay_in_their_line(bench: Bench) -> None:
+    bench.archive.add(f"{PATH}\ngrevy: fine", b"")
+    bench.archive.add(f"{PATH}/in\x1b[2Jside", b"")
+    for path, says in (
+        (PATH[:-1], r"Near it are: .*nwb\?grevy: fine"),
+        (PATH[:5], r"in\?\[2Jside'"),
+    ):
+        with pytest.raises(DataError, match=says) as told:
+            resolve(f"dandi://{DANDISET}/{path}")
+        assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("api", "begin"),
+    [
+        (True, "drip HTTP/1.1 200 OK\\r\\nX-Long: "),
+        (True, "drip HTTP/1.1 200 OK\\r\\nContent-Length: 999\\r\\n\\r\\n"),
+        (False, "drip"),
+    ],
+)
+def test_a_server_that_drips_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, api: bool, begin: str
+) -> None:
+    monkeypatch.setattr(pace, "WINDOW_S", 0.1)
+    asset = bench.resolve()
+    (bench.archive.api_faults if api else bench.archive.faults)[:] = [begin] * 2
+    retry = replace(bench.retry, attempts=2)
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match="found no answer in time, 2 times in a row"):
+        resolve(bench.url, retry=retry) if api else dandi.download(asset, bench.folder, retry=retry)
+    assert time.monotonic() - start < 1
+    assert bench.download().read_bytes() == bench.content
+
+
+def test_answers_of_the_api_end_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_JSON_S", 0)
+    with pytest.raises(NetworkError, match="takes more than 0 s"):
+        bench.resolve()
+
+
 def test_paths_and_digests_of_the_server_stay_inside(bench: Bench) -> None:
     wrong = {"dandi:sha2-256": "../../" + "a" * 58, "dandi:dandi-etag": "/etc-1"}
     bench.stored.listed |= {"path": "../../../x\0y", "metadata": {"digest": wrong}}
     asset = resolve(f"{bench.archive.api}/assets/{bench.stored.asset_id}/")
     assert (asset.sha256, asset.etag) == ("", "")
-    with pytest.raises(DataError, match="must list a digest"):
+    with pytest.raises(DataError, match=f"must list a digest of '{asset.name}'"):
         dandi.download(asset, bench.folder)
     digest = {"dandi:sha2-256": hashlib.sha256(bench.content).hexdigest()}
     bench.stored.listed["metadata"] = {"digest": digest}
@@ -430,6 +484,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(bench: Bench) -> None:
     [
         ("gzip", "compressed on its way"),
         ("wrong-range", "another part"),
+        ("endless-size", "another part"),
         ("wrong-size", "a file of 400001 bytes where DANDI lists 400000"),
         ("loop", "10 redirects"),
         ("redirect http://example.org/a?X-Amz-Signature=1", "not https"),
@@ -517,6 +572,30 @@ def test_the_part_of_another_digest_is_discarded(bench: Bench) -> None:
     (bench.folder / f".{name}.{right}.part").write_bytes(bytes(500_000))  # too long
     assert bench.download().read_bytes() == bench.content
     assert bench.left() == [name]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "dangling", "pipe"])
+def test_nothing_is_written_through_what_lies_in_the_place_of_a_part(
+    bench: Bench, tmp_path: Path, kind: str
+) -> None:
+    bench.folder.mkdir()
+    diary, gone = tmp_path / "diary", tmp_path / "gone"
+    diary.write_bytes(b"dear diary")
+    name = "sub-1_behavior+ophys.nwb"
+    part = bench.folder / f".{name}.{hashlib.sha256(bench.content).hexdigest()}.part"
+    if kind == "hard link":
+        part.hardlink_to(diary)
+    elif kind == "pipe":
+        os.mkfifo(part)
+    else:
+        part.symlink_to(diary if kind == "link" else gone)
+    assert bench.download().read_bytes() == bench.content
+    assert not (bench.folder / name).is_symlink()
+    assert diary.read_bytes() == b"dear diary"
+    assert not gone.exists()
+    part.symlink_to(diary)  # between the look and the write
+    with pytest.raises(OSError, match="symbolic links"):
+        open_partial(part)
 
 
 @pytest.mark.parametrize("there", [b"", b"half", None])
@@ -971,6 +1050,60 @@ def test_a_failure_ends_the_process_with_its_code(bench: Bench, streamed: Asset)
     assert done.returncode == 4  # and not by a fault in HDF5, at its end
     assert done.stderr.count("\n") == 1
     assert "status 404" in done.stderr
+
+
+def test_what_hdf5_dies_on_afar_is_one_sentence(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "round.nwb"
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        del group["timestamps"]
+        name = f"{group.name}/timestamps"
+        for one, other in ((name, "other"), ("other", name)):
+            layout = h5py.VirtualLayout((50,), "f8")
+            layout[:] = h5py.VirtualSource(".", other, (50,))
+            file.create_virtual_dataset(one, layout)
+    url = bench.archive.url(bench.archive.add("sub-1/round.nwb", path.read_bytes()))
+    code, _, err = run(capsys, "inspect", url)
+    assert code == 2
+    assert re.search(r"round\.nwb must be a whole file; .* crashed .SIGSEGV. on it", err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_command_that_waits_for_hdf5_ends_when_it_is_told_to(
+    bench: Bench, tmp_path: Path
+) -> None:
+    content = hanging(tmp_path / "zeros.nwb").read_bytes()
+    url = bench.archive.url(bench.archive.add("sub-1/zeros.nwb", content))
+    words = [sys.executable, "-m", "grevy", "inspect", url]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
+        try:
+            until(lambda: bench.archive.data, "the file was opened")
+            children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+            time.sleep(0.3)  # now HDF5 holds Python's lock, and no signal is heard in there
+            begin = time.monotonic()
+            command.send_signal(signal.SIGINT)
+            assert "interrupted" in command.communicate(timeout=20)[1]
+        finally:
+            command.kill()
+    assert command.returncode == 130
+    assert time.monotonic() - begin < 5
+    until(lambda: not any(map(runs, children)), "the child ended, too")
+
+
+def runs(process: str) -> bool:
+    """Whether a process is there that is no zombie."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
 
 
 def test_without_etags_the_digest_alone_tells(bench: Bench) -> None:

@@ -25,7 +25,7 @@ from grevy import apart, cli, loading
 from grevy.errors import DataError, GrevyError, LimitError
 from grevy.nwb import describe, describe_apart, read, refuse_hanging
 from grevy.recording import make_recording
-from nwb_files import new, noise, series, table, traces, units, written
+from nwb_files import hanging, new, noise, series, table, traces, units, written
 
 CASES = 500
 """In a run of CI; `make fuzz` runs thousands."""
@@ -79,17 +79,6 @@ def disobey(asked: Any) -> None:
 
 
 # --- Files that HDF5 loops or dies on -------------------------------------------------------------
-
-
-def hanging(path: Path) -> Path:
-    """A recording whose heap of strings lost its end to zeros: HDF5 2.0 walks it for ever."""
-    written(path, noise(50, 3), np.arange(50) / 10, rois=3)
-    raw = bytearray(path.read_bytes())
-    at = raw.index(b"GCOL")
-    size = int.from_bytes(raw[at + 8 : at + 16], "little")
-    raw[at + 16 : at + size] = bytes(size - 16)
-    path.write_bytes(raw)
-    return path
 
 
 def test_a_file_that_hdf5_hangs_on_is_one_sentence(tmp_path: Path) -> None:

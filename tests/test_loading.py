@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import scipy.io
 import scipy.sparse
 import torch
 
+from grevy import room
 from grevy.errors import (
     ConfigError,
     DataError,
@@ -27,7 +31,9 @@ from grevy.errors import (
     MissingExtraError,
     UnsafeFileError,
 )
-from grevy.loading import load_data, load_deeplabcut
+from grevy.loading import array_shapes, load_data, load_deeplabcut, refuse_hanging
+from grevy.loading import content as contents
+from grevy.sources import read_source
 
 RNG = np.random.default_rng()
 
@@ -451,6 +457,118 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         load_data(tmp_path / "table")
 
 
+def zeros_npy(path: Path, n: int, method: int, *, level: int = 9) -> Path:
+    """An .npz of n zeros, written piece by piece, and a small array behind them."""
+    head = io.BytesIO()
+    about = {"descr": "<f8", "fortran_order": False, "shape": (n, 1)}
+    np.lib.format.write_array_header_1_0(head, about)
+    with zipfile.ZipFile(path, "w", method, compresslevel=level) as archive:
+        with archive.open("x.npy", "w") as file:
+            file.write(head.getvalue())
+            for _ in range(0, 8 * n, 1 << 20):
+                file.write(bytes(1 << 20))
+        with archive.open("y.npy", "w") as file:
+            np.save(file, np.ones((3, 2)))
+    return path
+
+
+def peak(function: Callable[[], object]) -> int:
+    """Bytes that are taken at most meanwhile."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def refused(path: Path, says: str, kind: type[Exception] = FormatError) -> None:
+    with pytest.raises(kind, match=says):
+        load_data(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_unpack_without_end_are_refused_by_their_headers(
+    tmp_path: Path, method: int
+) -> None:
+    deflated = method == zipfile.ZIP_DEFLATED
+    path = zeros_npy(tmp_path / "x.npz", (9 << 20) if deflated else 1 << 20, method)
+    says = "'x.npy' declares .* more than its content can give" if deflated else "deflated, as num"
+    assert peak(lambda: refused(path, says)) < 4 << 20
+    if deflated:
+        np.testing.assert_array_equal(load_data(path, "y"), np.ones((3, 2)))
+
+
+def test_honest_constants_are_read_and_once(tmp_path: Path) -> None:
+    path = zeros_npy(tmp_path / "x.npz", 1 << 20, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("x.npy")
+    assert entry.file_size > 1000 * entry.compress_size  # more is made of zeros, but of few
+    assert 8 << 20 < peak(lambda: load_data(path)) < 13 << 20
+    assert not load_data(path).any()
+
+
+def test_shapes_are_read_from_headers_alone(tmp_path: Path) -> None:
+    path = zeros_npy(tmp_path / "x.npz", 1 << 20, zipfile.ZIP_DEFLATED)
+    assert array_shapes(path) == {"x": (1 << 20, 1), "y": (3, 2)}
+    assert peak(lambda: array_shapes(path)) < 1 << 20
+
+
+def test_what_does_not_fit_into_memory_is_put_on_disk_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = RNG.normal(size=(10**5, 3))
+    np.savez(tmp_path / "x.npz", x=x)
+    (tmp_path / "x.joblib").write_bytes(zlib.compress(pickle.dumps(x), 0))
+    (tmp_path / "x.pickle").write_bytes(pickle.dumps(x))
+    for module in (contents, room):
+        monkeypatch.setattr(module, "free_bytes", lambda: 4 * 10**6)
+    monkeypatch.setattr(room, "_ALWAYS", 1000)
+    monkeypatch.setattr(contents, "FREE_BYTES", 1000)
+    found = load_data(tmp_path / "x.npz")
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, x)
+    for name in ("x.joblib", "x.pickle"):
+        refused(tmp_path / name, r"half of the free memory \(0\.002 GB\); found 0\.002", LimitError)
+
+
+def test_a_packed_stream_without_end_is_refused_early(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9)
+    parts = [packer.compress(bytes(1 << 20)) for _ in range(80)]
+    (tmp_path / "x").write_bytes(b"".join(parts) + packer.flush())
+    refused(tmp_path / "x", "its content declares 6[78].* more than its content can give")
+    (tmp_path / "x").write_bytes(b"".join(parts)[:-10])
+    for level in (0, 6):
+        blob = zlib.compress(pickle.dumps(np.arange(1 << 19)), level)
+        (tmp_path / "x").write_bytes(blob)
+        np.testing.assert_array_equal(load_data(tmp_path / "x"), np.arange(1 << 19))
+    (tmp_path / "x").write_bytes(blob[:-10])
+    refused(tmp_path / "x", "cut short")
+
+
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    np.savez(tmp_path / "x.npz", x=np.ones(3))
+    monkeypatch.setattr(np, "frombuffer", full)
+    refused(tmp_path / "x.npz", "must fit into memory", LimitError)
+    torch.save(torch.ones(3), tmp_path / "x.pt")
+    monkeypatch.setattr(zipfile.ZipFile, "read", full)
+    refused(tmp_path / "x.pt", "must fit into memory", LimitError)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", ["x.npz", "x.csv", "x.h5"])
+def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    os.close(os.open(tmp_path / name, os.O_RDONLY | os.O_NONBLOCK))  # it can be opened
+    for look in (load_data, refuse_hanging, read_source):
+        with pytest.raises(FormatError, match=r"must be a regular file; .* pipe"):
+            look(tmp_path / name)
+    assert array_shapes(tmp_path / name) == {}
+
+
 def test_chunks_are_no_larger_than_their_content(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "table", "w") as file:
         file.create_dataset("x", shape=(4,), dtype="f4", maxshape=(None,), chunks=(2**26,))
@@ -458,10 +576,13 @@ def test_chunks_are_no_larger_than_their_content(tmp_path: Path) -> None:
         load_data(tmp_path / "table")
 
 
-def test_lists_and_groups_that_unfold_without_end(tmp_path: Path) -> None:
+def test_lists_and_groups_that_unfold_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "free_bytes", lambda: 10**10)
     row = [0.0] * 10**5
     (tmp_path / "x").write_bytes(pickle.dumps([row] * 10**5))
-    with pytest.raises(LimitError, match="16 GiB"):
+    with pytest.raises(LimitError, match=r"half of the free memory .5 GB.; found 80 GB"):
         load_data(tmp_path / "x")
     with h5py.File(tmp_path / "y", "w") as file:
         file["a/data"] = np.arange(3)

@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from grevy import room
+import fuzz
+from grevy import cli, room
 from grevy.errors import DataError, GrevyError, LimitError, UnsafeFileError
 from grevy.nwb import describe, describe_text, read, to_json
 from grevy.nwb import files as nwb_files_module
-from nwb_files import new, noise, series, table, traces, written
+from nwb_files import new, noise, series, table, traces, units, written
 
 
 @pytest.fixture
@@ -120,6 +121,43 @@ def test_bytes_of_other_files_are_refused(tmp_path: Path, path: Path) -> None:
     assert np.array_equal(read(path, allow_external=True).activity.ravel(), np.arange(150))
 
 
+def test_external_data_are_for_who_asks_for_them(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").write_bytes(noise(50, 3).tobytes())
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        del group["data"]
+        outside = [(str(tmp_path / "other"), 0, 600)]
+        group.create_dataset("data", (50, 3), np.float32, external=outside)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["inspect", str(path)])
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert "allow external data" in said
+    assert "=True" not in said  # no command takes Python
+    cli.main(["inspect", str(path), "--allow-external"])
+    assert f"grevy run {path}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", "dandi://000036/a.nwb", "--allow-external"])
+    assert "files of this machine" in capsys.readouterr().err
+
+
+def test_tables_without_a_name_are_refused(path: Path) -> None:
+    with new(path) as file:
+        hidden = table(file, "hidden", {"location": ["ca1", "ca1"]})
+        group = units(file, [np.arange(9.0), np.arange(9.0)])
+        group["electrodes"] = [0, 1]
+        group["electrodes"].attrs["table"] = hidden.ref
+        assert read(file, bin_s=1.0).n_channels == 2
+        del file["hidden"]  # it is still there, as an object that is open
+        for look in (describe, read):
+            with pytest.raises(
+                UnsafeFileError, match=r"'/units/electrodes' must refer .* has none"
+            ):
+                look(file)
+
+
 def test_virtual_datasets_of_other_files_are_refused(tmp_path: Path, path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["x"] = noise(50, 3)
@@ -140,6 +178,41 @@ def test_size_bombs_are_refused_before_reading(path: Path, monkeypatch: Any) -> 
         group.create_dataset("data", (1 << 40, 3), np.float32, chunks=(1 << 16, 3))
         series_rate(group)
     with pytest.raises(LimitError, match=r"must store what it declares.*found 1\.32e\+04 GB"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["data", "timestamps", "spike_times", "spike_times_index"])
+def test_a_chunk_that_unpacks_to_much_more_is_refused(path: Path, name: str) -> None:
+    with new(path) as file:
+        if "spike" in name:
+            units(file, [np.arange(9.0), np.arange(9.0)])
+            name = f"units/{name}"
+        else:
+            name = f"{traces(file, noise(50, 3), np.arange(50) / 10, rois=3).name[1:]}/{name}"
+        fuzz.chunk_bomb(file, file[name], 6)
+    assert path.stat().st_size < 1 << 18
+    with pytest.raises(
+        LimitError, match=rf"'/{name}' must store what it declares; found 0\.101 GB"
+    ):
+        read(path)
+    assert any("must store what it declares" in said for said in findings(path))
+
+
+def findings(path: Path) -> list[str]:
+    try:
+        return list(describe(path).findings)
+    except LimitError as error:
+        return [str(error)]
+
+
+def test_a_chunk_larger_than_memory_is_refused(path: Path, monkeypatch: Any) -> None:
+    with new(path) as file:
+        group = traces(file, noise(50, 3), np.arange(50) / 10, rois=3)
+        fuzz.chunk_bomb(file, group["data"], 1)
+    monkeypatch.setattr(nwb_files_module, "free_bytes", lambda: 20 << 20)
+    monkeypatch.setattr(nwb_files_module, "RATIO_FROM_BYTES", 1 << 20)
+    monkeypatch.setattr(nwb_files_module, "MAX_RATIO", 2000)
+    with pytest.raises(LimitError, match=r"a chunk of '.*data' must fit into half .* 0\.0168 GB"):
         read(path)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 import twins
+from grevy import CEBRA, store
 from grevy.atomic import write_atomic
 from grevy.config import Adam, TrainConfig, run_hash
 from grevy.encoders import EncoderSpec, module_spec
-from grevy.errors import FormatError
+from grevy.errors import FormatError, LimitError
 from grevy.masks import Mask
 from grevy.model import Run, embed
 from grevy.pairs import (
@@ -152,6 +154,12 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "NaN": (lambda h: h["config"].update(temperature=float("nan")), "whole model"),
     "word for a number": (lambda h: h["config"].update(batch_size="many"), "whole model"),
+    "truth for a version": (lambda h: h.update(format_version=True), "not a model"),
+    "temperature beyond numbers": (lambda h: h.update(temperature=10**400), "whole model"),
+    "endless temperature": (lambda h: h.update(temperature=float("inf")), "temperature"),
+    "endless negatives": (lambda h: h.update(n_negatives=float("inf")), "count must be"),
+    "negatives beyond numbers": (lambda h: h.update(n_negatives=10**30), "count must be"),
+    "fewer negatives than none": (lambda h: h.update(n_negatives=-1), "count must be"),
 }
 
 
@@ -163,6 +171,42 @@ def test_a_changed_header_is_refused(run: Run, what: str, tmp_path: Path) -> Non
     with pytest.raises(FormatError, match=sentence) as error:
         load(path)
     assert str(path) in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def estimators(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of an estimator of one recording, and of one of two."""
+    folder = tmp_path_factory.mktemp("estimators")
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    made = []
+    for name, data, y in (("one", x, None), ("two", [x, x[:, :3]], [x[:, 0], x[:, 1]])):
+        model = CEBRA(max_iterations=1, batch_size=8, output_dimension=2, random_state=0)
+        model.fit(data, y) if y else model.fit(data)
+        made.append(folder / name)
+        model.save(made[-1])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_sessions", "x"), ("num_sessions", 3), ("num_sessions", True),
+        ("n_features", {"a": 1}), ("n_features", 5), ("n_features", "x"), ("n_features", [4, 4]),
+        ("random_state", float("inf")), ("random_state", 10**400), ("random_state", "x"),
+        ("feature_names", "abcd"), ("feature_names", ["a"]), ("feature_names", [[]] * 4),
+        ("label_types", [["f8", [float("inf")]] * 2] * 3 + [3]),
+    ],
+)  # fmt: skip
+def test_notes_that_fit_no_run_are_refused(
+    estimators: list[Path], name: str, value: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "m"
+    for source in estimators:
+        CEBRA.load(source)
+        path.write_bytes(source.read_bytes())
+        rewrite(path, header=lambda h: h["notes"].update({name: value}))
+        with pytest.raises(FormatError, match=r"notes do not describe an estimator|whole model"):
+            CEBRA.load(path)
 
 
 def put(name: str, make: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], object]:
@@ -297,6 +341,37 @@ def test_other_files_are_refused_with_their_name(tmp_path: Path) -> None:
     path.write_bytes((2**63).to_bytes(8, "little") + b"{}")
     with pytest.raises(FormatError, match="cut short"):
         load(path)
+
+
+def test_a_file_is_read_once_its_header_fits_and_there_is_room(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(run, tmp_path / "m")
+    size = path.stat().st_size
+    os.truncate(path, 3 << 30)  # without a byte on disk
+    tracemalloc.start()
+    for look in (load, read_notes, CEBRA.load):
+        with pytest.raises(FormatError, match="cut short"):
+            look(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    os.truncate(path, size)
+    monkeypatch.setattr(store, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(store, "free_bytes", lambda: size)
+    with pytest.raises(LimitError, match=r"m has .* GB"):
+        load(path)
+    assert read_notes(path) == {}
+    torch.save(torch.ones(size), tmp_path / "m.pt")
+    with pytest.raises(LimitError, match=r"m\.pt has .* GB"):
+        CEBRA.load(tmp_path / "m.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m")
+    for look in (load, read_notes, CEBRA.load):
+        with pytest.raises(FormatError, match="a model file must be a regular file"):
+            look(tmp_path / "m")
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 HDF5 believes some damage: a heap of strings that was overwritten with zeros makes the library loop
 without end inside one call, which nothing in the same process can stop. So the first who opens a
 file is a child with limits on the time that it computes and on its memory. It ends by a signal
-where a library loops or faults, and that becomes one sentence. Waiting for a slow disk does not
-count. This keeps bad files from taking the caller along; it is no wall against code that runs in
-the child.
+where a library loops or faults, and that becomes one sentence. Waiting for a slow disk or network
+does not count. This keeps bad files from taking the caller along, and a caller that is told to end
+ends the child, whatever a library does in there; it is no wall against code that runs in the child.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def ask(
     *,
     limit_s: float | None = None,
     n_bytes: int | None = None,
+    task: Any = None,
 ) -> Any:
     """What a child says of a file, which it is not trusted with.
 
@@ -49,7 +50,9 @@ def ask(
     limit_s : float, optional
         Seconds of computing; by default 20, and one more for every 10 MB of the file.
     n_bytes : int, optional
-        How large it is, where it is a folder.
+        How large it is, where it is no file of this machine: a folder, or far away.
+    task : JSON, optional
+        What the child is to look at, where that is more than the path.
 
     Returns
     -------
@@ -65,15 +68,15 @@ def ask(
         If it takes more than 4 GiB of memory and more than half of what is free.
     """
     file = Path(path)
-    if not sys.executable or not (file.is_file() or (file.is_dir() and n_bytes is not None)):
+    if not sys.executable or (n_bytes is None and not file.is_file()):
         return {}
     size = file.stat().st_size if n_bytes is None else n_bytes
     limit = limit_s or LIMIT_S + size / BYTES_PER_S
     most = max(LIMIT_BYTES, free_bytes() // 2)
-    task = json.dumps([os.fspath(path), max(1, round(limit)), most])
+    asked = json.dumps([task or os.fspath(path), max(1, round(limit)), most])
     # -P: a folder of strangers' files is no place to import from.
     done = subprocess.run(
-        [sys.executable, "-P", "-c", child], input=task.encode(), capture_output=True, check=False
+        [sys.executable, "-P", "-c", child], input=asked.encode(), capture_output=True, check=False
     )
     hint = "Part of it is damaged, or made to do that: compare its checksum, copy it again."
     if not 0 <= done.returncode < 256:  # Windows has no signals, but large codes
@@ -103,9 +106,9 @@ def _death(number: int, limit: float) -> str:
     return f"crashed ({signal.Signals(number).name})"
 
 
-def answer(look: Callable[[str], dict[str, Any]]) -> None:
-    """The child: look at the file that standard input names, within the limits, and say what is."""
-    path, seconds, n_bytes = json.loads(sys.stdin.buffer.read())
+def answer(look: Callable[[Any], dict[str, Any]]) -> None:
+    """The child: look at what standard input names, within the limits, and say what is."""
+    task, seconds, n_bytes = json.loads(sys.stdin.buffer.read())
     if sys.platform != "win32":
         import resource
 
@@ -122,7 +125,7 @@ def answer(look: Callable[[str], dict[str, Any]]) -> None:
             resource.setrlimit(kind, (least, hard))
     said: dict[str, Any]
     try:
-        said = look(path)
+        said = look(task)
     except GrevyError as error:
         said = {"error": type(error).__name__, "says": str(error)}
     except MemoryError:

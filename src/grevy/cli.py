@@ -103,7 +103,13 @@ def _unforeseen(error: Exception) -> str:
 
 
 @app.command
-def inspect(file: str, /, *, as_json: _Json = False) -> None:
+def inspect(
+    file: str,
+    /,
+    *,
+    as_json: _Json = False,
+    allow_external: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
     """Say what is in an NWB file, what is remarkable about it, and which command fits it.
 
     Parameters
@@ -114,12 +120,21 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
         where `run` looks for it.
     as_json
         Print JSON for programs.
+    allow_external
+        Let a file of this machine hold data of other files: of any that you may read.
     """
     from . import dandi, nwb
+    from .afar import describe_afar
+
+    if allow_external and dandi.is_address(file):
+        raise ConfigError(
+            "external data are for files of this machine; found an address. Download the file and "
+            "name it."
+        )
 
     asset = dandi.resolve(file) if dandi.is_address(file) else None
     if asset is None:
-        description = nwb.describe_apart(file)
+        description = nwb.describe_apart(file, allow_external=allow_external)
     elif asset.is_zarr:
         narrate()
         with dandi.progress_bar() as bar:
@@ -132,8 +147,7 @@ def inspect(file: str, /, *, as_json: _Json = False) -> None:
             suggestion=found.suggestion.replace(here, there, 1),
         )
     else:
-        with dandi.open_remote(asset) as remote:
-            description = nwb.describe(remote)
+        description = describe_afar(asset)
     if as_json:
         print(json.dumps(nwb.to_json(description), indent=2))
     else:

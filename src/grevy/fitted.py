@@ -22,7 +22,8 @@ from .inputs import Sessions
 from .model import Run, SessionEncoder
 from .pairs import HybridPairs, Pairs
 from .parameters import pairs_of
-from .store import load, read_notes
+from .regular import size_of
+from .store import load, read_notes, refuse_large
 
 __all__ = ["log_of", "modules_of", "notes_of", "open_model", "pieces", "solver_of"]
 
@@ -119,12 +120,14 @@ def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any
     learned : dict
         Attributes that end in an underscore.
     """
+    size = size_of(path, "a model file")
     try:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
     if start == b"PK\x03\x04":
+        refuse_large(path, size)
         return _from_checkpoint(path, read_checkpoint(path))
     run = load(path, encoder=None if module is None else module_spec(module))
     notes = read_notes(path)
@@ -140,13 +143,35 @@ def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any
             "label_types_": _real_types(notes["label_types"]),
             "num_sessions_": notes["num_sessions"],
             "n_features_": notes["n_features"],
-            "random_state_": int(notes["random_state"]),
+            "random_state_": notes["random_state"],
         }
-        if notes["feature_names"]:
-            learned["feature_names_in_"] = np.array(notes["feature_names"], dtype=object)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        names = notes["feature_names"]
+        _check_notes(run, learned, names)
+        if names:
+            learned["feature_names_in_"] = np.array(names, dtype=object)
+    except (
+        KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError
+    ) as error:  # fmt: skip
         raise FormatError(f"{path}: its notes do not describe an estimator: {error}.") from error
     return run, parameters, learned
+
+
+def _check_notes(run: Run, learned: Mapping[str, Any], names: Any) -> None:
+    """Raise ValueError where notes say another thing than the run that they stand beside."""
+    counts = [len(session.mean) for session in run.sessions]
+    several = learned["num_sessions_"] is not None
+    told = {
+        "num_sessions": (learned["num_sessions_"], len(counts) if several else None),
+        "n_features": (learned["n_features_"], counts if several else counts[0]),
+    }
+    for name, (found, must) in told.items():
+        if found != must or isinstance(found, bool) or (not several and len(counts) > 1):
+            raise ValueError(f"{name} must be {must}, as its encoders are; it is {str(found)[:60]}")
+    if type(learned["random_state_"]) is not int or abs(learned["random_state_"]) >= 2**64:
+        raise ValueError("random_state must be a whole number of 64 bits")
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not whole or (names and (several or len(names) != counts[0])):
+        raise ValueError("feature_names must be one text a channel")
 
 
 def _written(value: Any) -> Any:
@@ -195,7 +220,7 @@ def _from_checkpoint(path: Path, found: Checkpoint) -> tuple[Run, dict[str, Any]
             min_temperature=args["min_temperature"] if learned else None,
         )
         final = _final_temperature(args, found)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(f"{path}: its settings do not describe a model: {error}") from error
     counts = found.n_features if isinstance(found.n_features, list) else [found.n_features]
     sessions = []

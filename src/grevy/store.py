@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,8 +22,10 @@ from .atomic import write_atomic
 from .config import TrainConfig, described, plain_number
 from .custom import ModuleSpec, module_weights
 from .encoders import EncoderSpec, layer_shapes
-from .errors import FormatError
+from .errors import FormatError, LimitError
 from .model import OptimiserState, Run, SessionEncoder
+from .regular import size_of
+from .room import free_bytes
 
 __all__ = [
     "FORMAT_VERSION",
@@ -29,6 +33,7 @@ __all__ = [
     "header_of",
     "load",
     "read_notes",
+    "refuse_large",
     "run_of",
     "save",
     "tensors_of",
@@ -37,6 +42,9 @@ __all__ = [
 FORMAT_VERSION = 2
 _STATE = ("momentum", "square", "largest", "sharpness", "steps")
 _MAX_HEADER = 16 * 2**20
+_SMALL_BYTES = 64 << 20
+"""Files up to this size are read without asking how much memory is free."""
+_MOST_COUNT = 2**53
 _CONFIG = TypeAdapter(TrainConfig)
 
 
@@ -97,8 +105,8 @@ def run_of(config: TrainConfig, header: Mapping[str, Any], tensors: Mapping[str,
 
     Raises
     ------
-    KeyError, TypeError, ValueError
-        If something is absent or of another kind. `check` looks further.
+    KeyError, TypeError, ValueError, OverflowError
+        If something is absent, of another kind or beyond all numbers. `check` looks further.
     """
     return Run(
         config=config,
@@ -109,7 +117,7 @@ def run_of(config: TrainConfig, header: Mapping[str, Any], tensors: Mapping[str,
         state=OptimiserState(**{name: tensors[f"state.{name}"] for name in _STATE})
         if f"state.{_STATE[0]}" in tensors
         else None,
-        n_negatives=int(header.get("n_negatives", config.n_negatives or 0)),
+        n_negatives=_count(header.get("n_negatives", config.n_negatives or 0)),
         recording_hash=str(header.get("recording_hash", "")),
         parent=str(header.get("parent", "")),
         seen=_prints(header.get("seen", [])),
@@ -133,10 +141,11 @@ def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
     ------
     FormatError
         If the file is absent, not a run of grevy, of a later format, or does not hold together.
+    LimitError
+        If it takes more than half of the free memory.
     """
     path = Path(path)
-    blob = _bytes(path)
-    header = _grevy_header(path, blob)
+    blob, header = _opened(path, whole=True)
     try:
         if isinstance(header["config"], dict):  # before it was kept there was nothing else
             header["config"].setdefault("precision", "float32")
@@ -145,7 +154,10 @@ def load(path: str | Path, *, encoder: ModuleSpec | None = None) -> Run:
         if header["format_version"] == 1:
             tensors = _from_version_1(tensors, config)
         run = run_of(config, header, tensors)
-    except (ValidationError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (
+        ValidationError, SafetensorError, KeyError, TypeError, ValueError, ArithmeticError,
+        RecursionError,
+    ) as error:  # fmt: skip
         first = str(error).splitlines()[0]
         raise FormatError(f"{path} does not hold a whole model: {first}") from error
     check(path, run)
@@ -160,23 +172,45 @@ def read_notes(path: str | Path) -> dict[str, Any]:
     FormatError
         As `load`.
     """
-    notes = _grevy_header(Path(path), _bytes(Path(path))).get("notes", {})
+    notes = _opened(Path(path), whole=False)[1].get("notes", {})
     if not isinstance(notes, dict):
         raise FormatError(f"{path}: the notes in its header must be a JSON object.")
     return notes
 
 
-def _bytes(path: Path) -> bytes:
+def _opened(path: Path, *, whole: bool) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a file, if the whole is wanted, and its header, which is looked at first."""
+    size = size_of(path, "a model file")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            header = _grevy_header(path, _read_header(path, file, size))
+            file.seek(0)
+            return (file.read(refuse_large(path, size)) if whole else b""), header
+    except FormatError:
+        raise
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
 
 
-def _grevy_header(path: Path, blob: bytes) -> dict[str, Any]:
-    header = header_of(path, blob)
+def refuse_large(path: Path, size: int) -> int:
+    """The size of a model file, if half of the free memory has room for it.
+
+    Raises
+    ------
+    LimitError
+        If it has not.
+    """
+    if size > _SMALL_BYTES and size > (most := free_bytes() // 2):
+        raise LimitError(
+            f"a model must fit into half of the free memory ({most / 1e9:.3g} GB); found that "
+            f"{path} has {size / 1e9:.3g} GB. Use a machine with more memory."
+        )
+    return size
+
+
+def _grevy_header(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     version = header.get("format_version")
-    if header.get("format") != "grevy-run" or not isinstance(version, int):
+    if header.get("format") != "grevy-run" or type(version) is not int:
         raise FormatError(f"{path} is a safetensors file, but not a model saved by grevy.")
     if version < 1:
         raise FormatError(f"{path} has format version {version}, which never was.")
@@ -186,6 +220,12 @@ def _grevy_header(path: Path, blob: bytes) -> dict[str, Any]:
             f"Upgrade grevy."
         )
     return header
+
+
+def _count(n: Any) -> int:
+    if type(n) is not int or not 0 <= n < _MOST_COUNT:
+        raise ValueError(f"a count must be a whole number; it is {str(n)[:40]}.")
+    return n
 
 
 def _prints(seen: Any) -> tuple[str, ...]:
@@ -231,16 +271,26 @@ def _sessions(tensors: Mapping[str, Tensor]) -> tuple[SessionEncoder, ...]:
 
 def header_of(path: Path, blob: bytes) -> dict[str, Any]:
     """What grevy wrote about the tensors of a safetensors file; FormatError where there is none."""
-    size = int.from_bytes(blob[:8], "little") if len(blob) >= 8 else 0
-    if not 2 <= size <= min(_MAX_HEADER, len(blob) - 8):
-        raise FormatError(f"{path} is not a safetensors file, or it is cut short. Save it again.")
+    return _read_header(path, io.BytesIO(blob), len(blob))
+
+
+def _read_header(path: Path, file: IO[bytes], size: int) -> dict[str, Any]:
+    """The header of a file of that many bytes: no more of it is read before it is known to fit."""
+    cut_short = FormatError(f"{path} is not a safetensors file, or it is cut short. Save it again.")
+    n_bytes = int.from_bytes(file.read(8), "little") if size >= 8 else 0
+    if not 2 <= n_bytes <= min(_MAX_HEADER, size - 8):
+        raise cut_short
     try:
-        outer = json.loads(blob[8 : 8 + size])
-        header = json.loads(outer["__metadata__"]["grevy"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        outer = json.loads(file.read(n_bytes))
+        header = json.loads(outer.pop("__metadata__")["grevy"])
+        stops = [about["data_offsets"][1] for about in outer.values()]
+        fits = max(stops, default=0) == size - 8 - n_bytes
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise FormatError(f"{path} is not a model saved by grevy (no grevy header).") from error
     if not isinstance(header, dict):
         raise FormatError(f"{path}: the grevy header must be a JSON object.")
+    if not fits:
+        raise cut_short
     return header
 
 
@@ -266,7 +316,7 @@ def check(path: Path, run: Run) -> None:
             raise FormatError(f"{path}: weights must be finite float32 numbers.")
     if run.losses.ndim != 3 or run.losses.shape[2] != 2 or run.losses.dtype != np.float32:
         raise FormatError(f"{path}: the losses must be float32 of shape (steps, terms, 2).")
-    if run.temperatures.shape != run.losses.shape[:1] or not run.temperature > 0:
+    if run.temperatures.shape != run.losses.shape[:1] or not 0 < run.temperature < math.inf:
         raise FormatError(f"{path}: there must be one temperature for each of its steps.")
     if run.state is not None:
         sizes = {t.shape for t in (run.state.momentum, run.state.square)}

@@ -10,7 +10,7 @@
     address.py  addresses, file names       http.py      tries, waits, redirects, the key
     asset.py    the archive's REST API      ranges.py    parts of a file that belong together
     download.py, digests.py                 folders.py   folders of Zarr: their list, their files
-    remote.py   reading without download
+    remote.py   reading without download                 pace.py      what comes too slowly
 
 The API is that of `GREVY_DANDI_API`, else of dandiarchive.org. A key in `DANDI_API_KEY` is sent to
 the API's own host and nowhere else. Neither it nor the query of an address, where links to the

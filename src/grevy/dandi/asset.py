@@ -154,21 +154,29 @@ def _find(web: Web, where: Address) -> str:
     place = f"version {where.version} of dandiset {where.dandiset}"
     inside = [p for p in found if p.startswith(f"{where.path}/")]
     if inside:
-        listed = ", ".join(f"'{p}'" for p in inside[:5])
+        listed = ", ".join(f"'{_line(p)}'" for p in inside[:5])
         raise DataError(
             f"the address must name a file; found that '{where.path}' is a folder of {place}, with "
             f"{listed}{' and others' if len(inside) > 5 else ''}. Name one of them."
         )
     near = get_close_matches(where.path, found or _names(web, page, where), n=3, cutoff=0.6)
-    hint = f" Near it are: {', '.join(near)}." if near else ""
+    hint = f" Near it are: {', '.join(map(_line, near))}." if near else ""
     raise DataError(f"{place} must have the file '{where.path}'; found none.{hint} Check the path.")
+
+
+def _line(path: str) -> str:
+    """A path of the archive as part of a line, whatever it holds."""
+    return "".join(c if c.isprintable() else "?" for c in path)
 
 
 def _names(web: Web, page: str, where: Address) -> list[str]:
     """Some of the paths beside one that is not there."""
     folder = where.path.rpartition("/")[0]
     said = as_dict(fetch_json(web, page, path=folder, order="path", page_size="100"), web)
-    return [str(r.get("path")) for r in said.get("results") or () if isinstance(r, dict)]
+    results = said.get("results")
+    if not isinstance(results, list):
+        raise odd(web, "no list of assets")
+    return [str(r.get("path")) for r in results if isinstance(r, dict)]
 
 
 def _asset(web: Web, where: Address, said: Any) -> Asset:
@@ -179,7 +187,7 @@ def _asset(web: Web, where: Address, said: Any) -> Asset:
     path, size = about.get("path"), about.get("size")
     if not isinstance(path, str) or not path:
         raise odd(web, "an asset without path")
-    if not isinstance(size, int) or not 0 <= size < 2**62:
+    if type(size) is not int or not 0 <= size < 2**62:
         raise odd(web, "an asset without size")
     if where.path and where.path != path:
         raise odd(web, "another asset than the one asked for")
@@ -194,6 +202,8 @@ def _asset(web: Web, where: Address, said: Any) -> Asset:
     if whole and int(whole[1]) != size:
         raise odd(web, "a size other than the one in the checksum")
     access, urls = more.get("access"), more.get("contentUrl")
+    if not isinstance(access, list | None):
+        raise odd(web, "rights of access that are no list")
     statuses = [a.get("status") for a in access or () if isinstance(a, dict)]
     return Asset(
         address=where,

@@ -12,6 +12,7 @@ import glob
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from .asset import Asset, resolve
 from .digests import etag_of, sha256_of
 from .folders import fetch_entries, files_in, holds, list_entries, prepare
 from .http import Retry, Web, open_web
-from .ranges import fill
+from .ranges import fill, open_partial
 
 __all__ = ["cache_folder", "cache_root", "download", "progress_bar"]
 
@@ -109,7 +110,7 @@ def download(
     asset = what if isinstance(what, Asset) else resolve(what, api=api, retry=retry)
     if not asset.digest:
         raise DataError(
-            f"the archive must list a digest of '{asset.path}' to verify it by; found none. New "
+            f"the archive must list a digest of '{asset.name}' to verify it by; found none. New "
             f"files get theirs within minutes: try again later."
         )
     target = Path(folder) / asset.name
@@ -148,8 +149,8 @@ def _get(web: Web, asset: Asset, target: Path, on_progress: Progress) -> Path:
     """The whole, verified, under its hidden name."""
     part = target.with_name(f".{asset.name}.{asset.digest}.part")
     for other in target.parent.glob(f".{glob.escape(asset.name)}.*.part"):
-        if other != part or (other.is_file() and _size(other) > asset.size):
-            _remove(other)  # of another state of the file
+        if other != part or not _is_own(other) or _size(other) > asset.size:
+            _remove(other)  # of another state of the file, or laid there to write elsewhere
     for again in (True, False):
         (_fetch_folder if asset.is_zarr else _fetch)(web, asset, part, on_progress)
         if _verified(part, asset):
@@ -164,9 +165,15 @@ def _get(web: Web, asset: Asset, target: Path, on_progress: Progress) -> Path:
     )
 
 
+def _is_own(part: Path) -> bool:
+    """Whether a partial file or folder is one, and no link or other name for something else."""
+    about = part.lstat()
+    return stat.S_ISDIR(about.st_mode) or (stat.S_ISREG(about.st_mode) and about.st_nlink == 1)
+
+
 def _fetch(web: Web, asset: Asset, part: Path, on_progress: Progress) -> None:
     """Fill the partial file up to the asset's size."""
-    part.touch()
+    open_partial(part).close()
     _begin(asset, part, _size(part), "")
     fill(web, (asset.content_url,), part, asset.size, on_progress)
 

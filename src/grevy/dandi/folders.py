@@ -22,7 +22,7 @@ from ..errors import LimitError, NetworkError, UnsafeFileError
 from .asset import Asset, as_dict, odd
 from .digests import md5_of, tree_digest
 from .http import Web, fetch_json
-from .ranges import fill
+from .ranges import fill, open_partial
 
 __all__ = ["Entry", "fetch_entries", "files_in", "holds", "list_entries", "prepare"]
 
@@ -262,7 +262,7 @@ def _fetch_one(
         tell(entry.size, entry.size)
         return
     for again in (True, False):
-        partial.touch()
+        open_partial(partial).close()
         fill(web, _links(asset, entry), partial, entry.size, tell)
         if md5_of(partial) == entry.md5:
             break

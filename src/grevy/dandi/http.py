@@ -32,6 +32,8 @@ _log = logging.getLogger("grevy")
 _T = TypeVar("_T")
 _MOST_REDIRECTS = 10
 _MOST_JSON = 16 << 20
+_JSON_S = 300.0
+"""So long all of an answer of the API may take."""
 _PROGRESS = 1 << 20
 """So many bytes more than at the last failure, and the count of failures begins anew."""
 _PASSING = (408, 425, 429)
@@ -99,6 +101,8 @@ def open_web(api: str | None = None, retry: Retry | None = None) -> Iterator[Web
     """
     import requests
 
+    from .pace import Paced
+
     base, key = api_base(api), os.environ.get("DANDI_API_KEY", "").strip()
     if not all("!" <= c <= "~" for c in key):
         raise ConfigError(
@@ -107,6 +111,8 @@ def open_web(api: str | None = None, retry: Retry | None = None) -> Iterator[Web
         )
     logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
     with requests.Session() as session:
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, Paced())
         session.auth = _as_it_is  # or requests would look for a password in ~/.netrc
         yield Web(base, retry or Retry(), key, session)
 
@@ -296,12 +302,15 @@ def fetch_json(web: Web, path: str, /, **query: str) -> Any:
     url = f"{web.api}{path}" + (f"?{urlencode(query)}" if query else "")
 
     def attempt() -> Any:
+        end = time.monotonic() + _JSON_S
         with answer(web, url, Accept="application/json") as got:
             body = bytearray()
             for piece in got.iter_content(1 << 16):
                 body += piece
                 if len(body) > _MOST_JSON:
                     raise Trouble(url, f"more than {_MOST_JSON >> 20} MB of JSON")
+                if time.monotonic() > end:
+                    raise Trouble(url, f"an answer that takes more than {_JSON_S:.0f} s")
             if got.status_code != 200:
                 raise Trouble(url, f"status {got.status_code}")
         with suppress(ValueError, RecursionError):

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from .http import Trouble, Web, answer, patiently
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Part", "fill", "part_of"]
+__all__ = ["Part", "fill", "open_partial", "part_of"]
 
 _PIECE = 1 << 16
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,18 @@ def _pieces(got: requests.Response, url: str, length: int) -> Iterator[bytes]:
         raise Trouble(url, f"{length - left} bytes of {length}", passes=True)
 
 
+def open_partial(path: Path) -> BinaryIO:
+    """Open a file for writing at any place, made if it is not there; never what a link points to.
+
+    Raises
+    ------
+    OSError
+        If it is a link, or cannot be written.
+    """
+    how = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, how, 0o666), "r+b")
+
+
 def fill(
     web: Web, urls: tuple[str, ...], path: Path, size: int, on_progress: Callable[[int, int], None]
 ) -> None:
@@ -123,11 +135,12 @@ def fill(
         where, n = urls[min(n, len(urls) - 1)], n + 1
         with part_of(web, where, have, size, size=size, etag=state) as got:
             if got.start and state and got.etag != state:
-                os.truncate(path, 0)
+                with open_partial(path) as file:
+                    file.truncate(0)
                 state = ""
                 raise Trouble(where, "content that changed on its way", passes=True)
             state = got.etag
-            with path.open("r+b") as file:
+            with open_partial(path) as file:
                 file.truncate(got.start)
                 file.seek(got.start)
                 for piece in got.pieces:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..apart import ask
+from ..regular import size_of
 from .opening import kind_of
 from .read import load_data
 
@@ -32,9 +33,13 @@ def refuse_hanging(path: str | os.PathLike[str], *, limit_s: float | None = None
     ------
     DataError
         If looking at it hangs or crashes the process that does it.
+    FormatError
+        If it is no file but a pipe or a device.
     LimitError
         If that takes more memory than there is for it.
     """
+    if Path(path).exists():
+        size_of(Path(path), "a data file")
     try:
         foreign = kind_of(Path(path)) in _OF_LIBRARIES
     except Exception:  # which `load_data` then says

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, FormatError, LimitError
+from ..room import free_bytes
 
 __all__ = [
-    "RATIO",
-    "SLACK",
     "Key",
     "Table",
     "is_series",
@@ -20,11 +20,15 @@ __all__ = [
     "no_key",
     "no_numbers",
     "none_found",
+    "refuse_forged",
+    "refuse_large",
 ]
 
-# Deflate makes at most 1,032 bytes of one; a file that promises more is damaged or hostile.
-RATIO = 1100
-SLACK = 2**20
+RATIO = 1000
+"""So many bytes may be declared for one that is stored. Deflate can make 1,032 of one, and does of
+nothing but zeros: who packs so many has no recording."""
+FREE_BYTES = 64 << 20
+"""So many may always be declared: constants are small, and honest."""
 Key = str | int | None
 
 
@@ -36,9 +40,9 @@ class Table(NamedTuple):
     levels: tuple[Any, ...] = ()
 
 
-def is_series(array: NDArray[Any]) -> bool:
+def is_series(dtype: np.dtype[Any], size: int) -> bool:
     """Numbers, and more than one: a sampling rate beside the data is not the data."""
-    return array.dtype.kind in "biufc" and array.size > 1
+    return dtype.kind in "biufc" and size > 1
 
 
 def none_found(names: Any) -> DataError:
@@ -72,3 +76,33 @@ def listed(names: Any) -> str:
     """Names for a message, the first twenty."""
     words = [str(name)[:60] for name in list(names)[:20]]
     return ", ".join(words) + (", ..." if len(names) > 20 else "") or "none"
+
+
+def refuse_forged(name: str, declared: int, stored: int) -> None:
+    """Refuse what declares many more bytes than its content can give.
+
+    Raises
+    ------
+    FormatError
+        If so.
+    """
+    if declared > max(FREE_BYTES, RATIO * stored):
+        raise FormatError(
+            f"{name} declares {declared} bytes, more than its content can give: it stores {stored}."
+        )
+
+
+def refuse_large(n_bytes: int, what: str) -> None:
+    """Refuse to hold in memory more than half of what is free.
+
+    Raises
+    ------
+    LimitError
+        If so.
+    """
+    if n_bytes > FREE_BYTES and n_bytes > (most := free_bytes() // 2):
+        raise LimitError(
+            f"{what} must fit into half of the free memory ({most / 1e9:.3g} GB); found "
+            f"{n_bytes / 1e9:.3g} GB. Save it as .npy or HDF5, which are read in pieces, or use a "
+            f"machine with more memory."
+        )

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from ..errors import DataError, FormatError, UnsafeFileError
 from ..restricted import read_pickle
 from ..room import room
-from .content import RATIO, SLACK, Key, Table, known, listed, no_numbers, none_found
+from .content import (
+    Key,
+    Table,
+    known,
+    listed,
+    no_numbers,
+    none_found,
+    refuse_forged,
+    refuse_large,
+)
 
 if TYPE_CHECKING:
     import h5py
@@ -120,12 +129,10 @@ def _dataset(dataset: Any) -> NDArray[Any]:
             f"an HDF5 file must not point outside itself; the content of '{dataset.name}' does."
         )
     # Memory is taken by whole chunks.
-    room = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
-    if max(room, dataset.nbytes) > RATIO * dataset.id.get_storage_size() + SLACK:
-        raise FormatError(
-            f"'{dataset.name}' declares {max(room, dataset.nbytes)} bytes, more than its content "
-            f"can give."
-        )
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    refuse_forged(f"'{dataset.name}'", max(chunk, dataset.nbytes), stored)
+    refuse_large(chunk, f"a chunk of '{dataset.name}'")
     if dataset.attrs.get("MATLAB_empty", 0):
         shape = tuple(int(n) for n in dataset[()])
         if math.prod(shape):

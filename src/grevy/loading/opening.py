@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ConfigError, DataError, FormatError, GrevyError
+from ..errors import ConfigError, DataError, FormatError, GrevyError, LimitError
+from ..regular import size_of
 from ..restricted import LEGACY_TORCH
 
 __all__ = ["kind_of", "said"]
@@ -29,6 +30,13 @@ def said(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error).split("\n")[0] or "it cannot be read"
         raise FormatError(_line(f"a data file must be readable; {path}: {why}.")) from error
+    except MemoryError as error:
+        raise LimitError(
+            _line(
+                f"a data file must fit into memory; {path} does not. Read a part of it, or use a "
+                f"machine with more memory."
+            )
+        ) from error
     except Exception as error:  # the readers answer damage with every kind of error
         first = (str(error) or type(error).__name__).split("\n")[0]
         raise FormatError(
@@ -43,6 +51,7 @@ def _line(text: str) -> str:
 
 def kind_of(path: Path) -> str:
     """The format of a file by its first bytes."""
+    size_of(path, "a data file")
     with path.open("rb") as file:
         head = file.read(2048)
     if not head:

@@ -47,7 +47,8 @@ def load_data(
     Raises
     ------
     FormatError
-        If the file is absent, damaged, or of no known format.
+        If the file is absent, damaged, of no known format, no file (a pipe), or unpacks to a
+        thousand times what it stores.
     DataError
         If `key` or a column is not in the file, or the data are no numbers.
     UnsafeFileError
@@ -55,7 +56,8 @@ def load_data(
     MissingExtraError
         If an Excel file needs a package that is not installed.
     LimitError
-        If a compressed file unpacks to more than 16 GiB, or a pickle multiplies its own content.
+        If it takes more than half of the free memory where it cannot be read in pieces, or a
+        pickle multiplies its own content.
 
     Notes
     -----

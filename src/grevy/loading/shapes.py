@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+from ..regular import size_of
+from .arrays import npz_shapes
 
 __all__ = ["array_shapes"]
 
@@ -27,6 +28,7 @@ def array_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp()) / "session.npz"
     >>> np.savez(file, spikes=np.zeros((5, 2)), position=np.zeros(5))
@@ -42,10 +44,10 @@ def array_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     import h5py
 
+    size_of(path, "a data file")
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return {k: file[k].shape for k in file.files}
+        return npz_shapes(path)
     if suffix == ".mat" and not h5py.is_hdf5(path):
         from scipy.io import whosmat
 

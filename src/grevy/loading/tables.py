@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, FormatError, LimitError, MissingExtraError
-from .content import RATIO, SLACK, Key, Table, known, listed, no_key
+from ..errors import DataError, LimitError, MissingExtraError
+from .content import Key, Table, known, listed, no_key, refuse_forged, refuse_large
 
 __all__ = ["deeplabcut_csv", "from_csv", "from_excel"]
 
@@ -139,8 +139,9 @@ def from_excel(path: Path, key: Key) -> Table:
 def _sheet(path: Path, key: Key, openpyxl: Any) -> list[list[Any]]:
     """Rows of a sheet, without the empty cells at their ends."""
     with zipfile.ZipFile(path) as archive:
-        if any(e.file_size > RATIO * e.compress_size + SLACK for e in archive.infolist()):
-            raise FormatError("a sheet declares more bytes than its content can give.")
+        for entry in archive.infolist():
+            refuse_forged(f"'{entry.filename}'", entry.file_size, entry.compress_size)
+        refuse_large(max(e.file_size for e in archive.infolist()), "each part of a sheet")
     with path.open("rb") as file:  # of a path it would look at the suffix
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         sheets = {sheet.title: sheet for sheet in book.worksheets}

@@ -235,7 +235,8 @@ def _refuse_external(file: Path, opened: h5py.File) -> None:
         where, target = found
         raise UnsafeFileError(
             f"{file.name} must hold its data itself; found that '{where}' points to the file "
-            f"'{target}'. If you trust who made it, read it with allow_external=True."
+            f"'{target}'. Have who made it write all of it into one file; or, if you trust them, "
+            f"allow external data where you read it."
         )
 
 
@@ -336,23 +337,24 @@ def refuse_bomb(dataset: h5py.Dataset) -> None:
     LimitError
         If so.
     """
-    refuse_size(_declared(dataset), f"'{dataset.name}' with shape {dataset.shape}")
+    shape = dataset.shape or ()
+    refuse_size(math.prod(shape) * dataset.dtype.itemsize, f"'{dataset.name}' with shape {shape}")
     refuse_forged(dataset)
 
 
-def _declared(dataset: h5py.Dataset) -> int:
-    return math.prod(dataset.shape or (1,)) * int(dataset.dtype.itemsize)
-
-
 def refuse_forged(dataset: h5py.Dataset) -> None:
-    """Refuse a dataset that declares much more than it stores.
+    """Refuse a dataset that declares much more than it stores, or whose chunks are too large.
+
+    Of a chunk any value costs the whole.
 
     Raises
     ------
     LimitError
         If so.
     """
-    n_bytes = _declared(dataset)
+    shape = dataset.shape or ()
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    n_bytes = max(math.prod(shape) * dataset.dtype.itemsize, chunk) if math.prod(shape) else 0
     if n_bytes <= RATIO_FROM_BYTES:
         return
     zarr = isinstance(dataset, ZarrArray)
@@ -362,6 +364,7 @@ def refuse_forged(dataset: h5py.Dataset) -> None:
             f"'{dataset.name}' must store what it declares; found {n_bytes / 1e9:.3g} GB declared "
             f"and {stored / 1e6:.3g} MB stored. The data were never written, or the file is forged."
         )
+    refuse_size(chunk, f"a chunk of '{dataset.name}'")
 
 
 def load(dataset: Any, what: str = "") -> NDArray[Any]:

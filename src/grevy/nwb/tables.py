@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, UnsafeFileError
 from .files import (
     holds,
     is_array,
@@ -117,12 +117,26 @@ def interval_tables(file: Any) -> list[Table]:
 
 
 def referenced(region: Any) -> Table | None:
-    """The table that a DynamicTableRegion points into, None where the reference is broken."""
+    """The table that a DynamicTableRegion points into, None where the reference is broken.
+
+    Raises
+    ------
+    UnsafeFileError
+        If it has no name in the file: what leads out of a file is looked for by names.
+    """
     try:
         group = region.file[region.attrs["table"]]
     except (KeyError, ValueError, TypeError, OSError, RuntimeError):
         return None
-    return table(group.name.strip("/"), group) if is_group(group) else None
+    if not is_group(group):
+        return None
+    if group.name is None:
+        raise UnsafeFileError(
+            f"'{region.name}' must refer to a table that has a name in the file; found one that "
+            f"has none, so that nothing has looked for data outside the file in it. Have who made "
+            f"the file link it."
+        )
+    return table(group.name.strip("/"), group)
 
 
 def places(one: Table, rows: NDArray[np.int64]) -> tuple[str, ...]:

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, LimitError
 from .activity import Traces
-from .files import holds, is_group, load, numbers, refers, refuse_ages, refuse_size, seconds
+from .files import (
+    holds,
+    is_group,
+    load,
+    numbers,
+    refers,
+    refuse_ages,
+    refuse_forged,
+    refuse_size,
+    seconds,
+)
 from .intervals import Spans, intersect, union
 from .tables import Table, few_values, places, referenced, table
 
@@ -232,6 +242,7 @@ def spike_trains(units: Units, rows: NDArray[np.int64]) -> list[NDArray[np.float
     spikes = units.table.group["spike_times"]
     if not holds(spikes, "iuf"):
         raise DataError(f"spike times must be real numbers; found {spikes.dtype}. Mend the file.")
+    refuse_forged(spikes)
     refuse_size(8 * int((stop - start)[rows].sum()), "spike times of the chosen units")
     trains = []
     for row in rows:

@@ -51,6 +51,8 @@ def read_torch(path: str | Path) -> object:
         raise type(error)(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except OSError as error:
         raise FormatError(f"a file must be readable; {path}: {error.strerror or error}.") from error
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile answers damage with many kinds of error
         raise FormatError(f"a torch file must be a whole zip archive; {path}: {error}.") from error
 

@@ -77,7 +77,7 @@ def unpickled(blob: bytes, *, storages: Callable[[str], bytearray] | None) -> ob
     """The plain data of a pickle; its storages come from a function, or are refused."""
     try:
         return _plain(_Reader(blob, storages).load(), {}, set())
-    except GrevyError:
+    except (GrevyError, MemoryError):
         raise
     except Exception as error:  # damaged instructions fail in every way that Python has
         raise FormatError(
