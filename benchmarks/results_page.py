@@ -361,26 +361,40 @@ def dropped() -> str:
     )
 
 
+Mark = tuple[float, list[float] | None, str]
+"""A mean, its interval, and the colour of what it is of."""
+
+
+def marks_of(rat: str, rows: dict[str, Row]) -> dict[str, Mark]:
+    """Errors of position in one rat, by method."""
+    marks: dict[str, Mark] = {}
+    for mode in MODES:
+        for library, name, colour in (("CEBRA", "cebra", THEIRS), ("grevy", "grevy", OURS)):
+            values = kept(name)[f"{rat}, {mode}"]["scores"]["decoding: error, cm"]
+            marks[f"{library} {mode}"] = (*mean_ci(values), colour)
+    soft = rows.get(f"robust, {rat}, behavior")
+    if soft:
+        marks["grevy behavior, robust"] = (soft["value"], soft["ci"], OURS)
+    for mode in MODES:
+        smooth = fits_of_cebra(f"{rat}, {mode}", "smoothed")
+        if smooth:
+            marks[f"CEBRA {mode}, smoothed"] = (mean(smooth), None, THEIRS)
+    each = rows.get(f"baselines, {rat}", {}).get("each", {})
+    return marks | {name: (found["value"], None, PLAIN) for name, found in each.items()}
+
+
 def rats_figure(rows: dict[str, Row], path: Path) -> None:
-    """Error of position by method, with intervals over seeds."""
-    ours, theirs = kept("grevy"), kept("cebra")
-    figure, panels = plt.subplots(1, 4, figsize=(11, 3.2))
-    for panel, rat in zip(panels, RATS, strict=True):
-        marks: list[tuple[str, float, list[float] | None, str]] = []
-        for mode in MODES:
-            for library, found, colour in (("CEBRA", theirs, THEIRS), ("grevy", ours, OURS)):
-                values = found[f"{rat}, {mode}"]["scores"]["decoding: error, cm"]
-                marks.append((f"{library} {mode}", *mean_ci(values), colour))
-        soft = rows.get(f"robust, {rat}, behavior")
-        if soft:
-            marks.append(("grevy behavior, robust", soft["value"], soft["ci"], OURS))
-        each = rows.get(f"baselines, {rat}", {}).get("each", {})
-        marks += [(name, found["value"], None, PLAIN) for name, found in each.items()]
-        for y, (_, value, ci, colour) in enumerate(marks[::-1]):
+    """Error of position by method, with intervals over seeds where there are five or three."""
+    every = {rat: marks_of(rat, rows) for rat in RATS}
+    names = list(dict.fromkeys(name for marks in every.values() for name in marks))[::-1]
+    figure, panels = plt.subplots(1, 4, figsize=(11, 4), sharey=True)
+    for panel, (rat, marks) in zip(panels, every.items(), strict=True):
+        for y, name in enumerate(names):
+            value, ci, colour = marks.get(name, (np.nan, None, PLAIN))
             panel.plot(value, y, "o", color=colour, ms=5)
             if ci:
                 panel.plot(ci, (y, y), color=colour, lw=1.5)
-        panel.set_yticks(range(len(marks)), [m[0] for m in marks[::-1]] if rat == RATS[0] else [])
+        panel.set_yticks(range(len(names)), names)
         panel.set(title=rat, xlabel="median error, cm", xlim=(0, None))
         panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
