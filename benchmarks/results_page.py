@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from scipy import stats
 
 import smoothed_reference
 from grevy.config import PRESETS
@@ -144,6 +145,11 @@ def below_the_bars(rows: dict[str, Row]) -> list[str]:
         '"Not worse over seeds" is judged on the same recordings and the same split: it says '
         "nothing of another animal. Rows over rats do, as far as four can.",
     ]
+    if "consistency, over rats" not in rows:
+        said.append(
+            "Consistency between rats is over seeds only: its scores pair by pair are not kept. In "
+            "an earlier setting the interval over rats ran over nearly all there is (docs/log.md)."
+        )
     if "power" in rows and "power, faint" in rows:
         wide, faint = rows["power"], rows["power, faint"]
         said.append(
@@ -197,10 +203,15 @@ def coverage_words(row: Row) -> str:
         if shares:
             said.append(f"{kind} {min(shares):.3f} to {max(shares):.3f} ({len(shares)} of them)")
     low, high = row["must"]
-    outside = sum(not low <= share <= high for share in row["each"].values())
+    outside = [share for share in row["each"].values() if not low <= share <= high]
+    n, worst = row["seeds"], min(row["each"].values())
+    a, b = stats.binomtest(round(worst * n), n).proportion_ci()
     return (
-        f"Of {row['seeds']} sessions these hold the truth in: {'; '.join(said)}. Outside {low} to "
-        f"{high} lie {outside} of {len(row['each'])}."
+        f"Of {n} sessions these hold the truth in: {'; '.join(said)}. Outside {low} to {high} lie "
+        f"{len(outside)} of {len(row['each'])}, above it {sum(share > high for share in outside)} "
+        f"(too wide), below it {sum(share < low for share in outside)}; so few sessions say "
+        f"little of one share: the lowest, {worst:.2f}, has the interval {a:.2f} to {b:.2f} "
+        f"(Clopper-Pearson)."
     )
 
 
@@ -230,6 +241,14 @@ def aims(rows: dict[str, Row]) -> list[str]:
     return [f"- {line}" for line in said]
 
 
+def plain_of(recording: str, rows: dict[str, Row]) -> dict[str, Row]:
+    """All plain baselines of a recording."""
+    each: dict[str, Row] = {}
+    for kind in ("baselines", "baselines without neighbours"):
+        each |= rows.get(f"{kind}, {recording}", {}).get("each", {})
+    return each
+
+
 def by_recording(rows: dict[str, Row]) -> list[str]:
     """Decoding of every recording: both libraries, all modes, and plain baselines."""
     plain = ("smoothed kNN", "raw kNN", "PCA kNN", "UMAP kNN", "ridge", "constant")
@@ -247,7 +266,7 @@ def by_recording(rows: dict[str, Row]) -> list[str]:
             cells.append(f"{value:.3g} ({low:.3g} to {high:.3g})")
         soft = rows.get(f"robust, {name}")
         cells.append(f"{soft['value']:.3g} ({between(soft['ci'])})" if soft else "")
-        each = rows.get(f"baselines, {recording}", {}).get("each", {})
+        each = plain_of(recording, rows)
         cells += [number(each[p]["value"]) if p in each else "" for p in plain]
         cells.append(PUBLISHED.get((name, column), ""))
         lines.append("| " + " | ".join(cells) + " |")
@@ -379,7 +398,7 @@ def marks_of(rat: str, rows: dict[str, Row]) -> dict[str, Mark]:
         smooth = fits_of_cebra(f"{rat}, {mode}", "smoothed")
         if smooth:
             marks[f"CEBRA {mode}, smoothed"] = (mean(smooth), None, THEIRS)
-    each = rows.get(f"baselines, {rat}", {}).get("each", {})
+    each = plain_of(rat, rows)
     return marks | {name: (found["value"], None, PLAIN) for name, found in each.items()}
 
 

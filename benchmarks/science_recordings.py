@@ -351,8 +351,6 @@ def baselines(name: str) -> Row:
         value, k = judge.decode(*parts, data.target, data.measure)
         found[method] = {"value": value, "k": k}
     found["smoothed kNN"] = _smoothed(data)
-    found["ridge"] = _ridge(data, like)
-    found["constant"] = {"value": constant(data)}
     return {"value": found["raw kNN"]["value"], "each": found, "unit": data.measure,
             "must": None, "passed": None, "ci": None, "seeds": 1}  # fmt: skip
 
@@ -393,6 +391,16 @@ def _plain(data: Dataset, like: Task) -> dict[str, tuple[judge.Part, judge.Part]
 
 RIDGES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
 """Penalties that are tried, in windows whose channels have unit variance."""
+
+
+def without_neighbours(name: str) -> Row:
+    """Decoding of one recording by a ridge regression, and by the best constant."""
+    torch.set_num_threads(1)
+    data = load(name, folder())
+    like: Task = next(t for t in tasks() if t.dataset == name)
+    found = {"ridge": _ridge(data, like), "constant": {"value": constant(data)}}
+    return {"value": found["ridge"]["value"], "each": found, "unit": data.measure,
+            "must": None, "passed": None, "ci": None, "seeds": 1}  # fmt: skip
 
 
 def _ridge(data: Dataset, like: Task) -> Row:
@@ -698,6 +706,10 @@ RECORDED: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     **{f"decoding, {t}": (5, lambda n, jobs, t=t: task(t)) for t in OTHERS},
     **{
         f"baselines, {d}": (1, lambda n, jobs, d=d: baselines(d))
+        for d in (*RATS, "worm 0", "worm 1", "worm 2", "m1")
+    },
+    **{
+        f"baselines without neighbours, {d}": (1, lambda n, jobs, d=d: without_neighbours(d))
         for d in (*RATS, "worm 0", "worm 1", "worm 2", "m1")
     },
     **{
