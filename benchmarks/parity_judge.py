@@ -233,9 +233,14 @@ def between_animals(parts: list[tuple[Floats, Floats]]) -> float:
     for i, a in enumerate(parts):
         for j, b in enumerate(parts):
             if i != j:
-                (train_a, train_b), (test_a, test_b) = _common(a[0], b[0]), _common(a[1], b[1])
-                values.append(likeness(train_a, train_b, test_a, test_b))
+                values.append(one_way(a, b))
     return float(np.mean(values))
+
+
+def one_way(a: tuple[Floats, Floats], b: tuple[Floats, Floats]) -> float:
+    """Consistency of one ordered pair of animals, on the bins that both have."""
+    (train_a, train_b), (test_a, test_b) = _common(a[0], b[0]), _common(a[1], b[1])
+    return likeness(train_a, train_b, test_a, test_b)
 
 
 def _common(a: Floats, b: Floats) -> tuple[Floats, Floats]:

@@ -1,19 +1,23 @@
 """Do the statistics hold what they promise, and what do embeddings tell held out?
 
     python benchmarks/science.py [--only level_content ...] [--jobs 2] [--scale 1.0] [--json FILE]
+                                 [--rerun-reference]
 
-Simulated sessions of which the truth is known are decoded directly, without an encoder: what is
-tested are nulls and intervals. Real recordings and simulated ones of known latents are in
-science_recordings.py and need GREVY_DATA. `results_page.py` writes docs/results.md. Activity
-is noise that remembers itself for 20 samples, on a slow random walk; movies of 60 frames come in
-random order, ten times each. `--scale 0.1` takes a tenth of the sessions. A row says what was
-found, its 95 % interval (Clopper & Pearson 1934 for shares), and what it must be.
+Simulated sessions of which the truth is known are decoded directly, without an encoder (but for the
+row "trained"): what is tested are nulls and intervals. Real recordings and simulated ones of known
+latents are in science_recordings.py and need GREVY_DATA. `results_page.py` writes docs/results.md.
+Activity is noise that remembers itself for 20 samples, on a slow random walk; movies of 60 frames
+come in random order, ten times each. `--scale 0.1` takes a tenth of the sessions. A row says what
+was found, its 95 % interval (Clopper & Pearson 1934 for shares), what that is over, and what it
+must be. What CEBRA reaches is kept; --rerun-reference fits CEBRA anew first, as parity.py does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,13 +33,27 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
-from grevy.evaluate import EMBEDDING, Features, decode_folds, frame_problem, label_problem
+from grevy.config import TrainConfig
+from grevy.encoders import EncoderSpec
+from grevy.evaluate import (
+    CONSTANT,
+    EMBEDDING,
+    LINEAR,
+    Features,
+    decode_folds,
+    features_of,
+    frame_problem,
+    label_problem,
+)
 from grevy.nulls import content, identity, label_blocks, q_values, time_locked
+from grevy.pairs import TimePairs
 from grevy.recording import Label, Recording, make_recording
-from grevy.scoring import scores
-from grevy.splits import block_plan, repeat_plan
+from grevy.scoring import differences, scores
+from grevy.search import with_spans
+from grevy.splits import block_plan, repeat_plan, training_spans
 from grevy.stimulus import align, table_from_intervals
-from science_recordings import RECORDED
+from grevy.training import train
+from science_recordings import RECORDED, over
 
 Row = dict[str, Any]
 RATE, FRAMES, GAP, DIMS = 30.0, 60, 15, 8
@@ -132,6 +150,24 @@ def one_label(seed: int) -> float:
     return label_blocks(problem, plan, recording.epochs, [f] * 10, n=199, seed=seed).p
 
 
+def one_time_locked_trained(seed: int) -> float:
+    """The same with encoders that were trained in every fold, on time alone."""
+    recording = session(seed, movies=2)
+    problem, plan, epochs, _ = prepared(recording)
+    config = TrainConfig(
+        TimePairs((10,)), EncoderSpec("offset10-model", 32, 8), learning_rate=1e-3, n_steps=200,
+        batch_size=256, seed=seed,
+    )  # fmt: skip
+    spans = [training_spans(plan, epochs, fold) for fold in range(plan.n_folds)]
+    runs = train([recording], [with_spans(config, s) for s in spans], device="cpu")
+    features = [
+        features_of(recording, plan.spans, s, r, baselines=False)
+        for s, r in zip(spans, runs, strict=True)
+    ]
+    one = replace(problem, names=problem.names[:1])
+    return time_locked(one, plan, epochs, features, n=199, seed=seed)[0].p
+
+
 def level(one: Callable[[int], float], n: int, jobs: int) -> Row:
     p = np.array(Parallel(jobs)(delayed(one)(seed) for seed in range(n)))
     false = int((p <= 0.05).sum())
@@ -161,6 +197,38 @@ def coverage(n: int, jobs: int) -> Row:
         "value": float(each.mean()), "each": each.tolist(), "seeds": n,
         "ci": [float(each.min()), float(each.max())],  # of the scores, lowest and highest
         "must": [0.92, 0.98], "passed": bool((each >= 0.92).all() and (each <= 0.98).all()),
+    }  # fmt: skip
+
+
+def one_of_everything(seed: int) -> dict[str, tuple[float, float, float]]:
+    """Every score that a run would print, and every difference, with their intervals."""
+    recording = session(seed, movies=2, strength=(1.0, 0.5), truth=0, drift=0.3)
+    problem, plan, epochs, (f, *_) = prepared(recording)
+    both = replace(f, values={**f.values, LINEAR: f.values[EMBEDDING]})
+    found = decode_folds([problem], plan, epochs, lambda _: both)[0]
+    rows = {
+        f"{r.stimulus}, {r.metric}, {r.method}": (r.value, r.low, r.high)
+        for r in scores(problem, found)
+        if r.method != CONSTANT
+    }
+    return rows | {
+        f"{d.stimulus}, {d.metric}, {EMBEDDING} - {d.baseline}": (d.value, d.low, d.high)
+        for d in differences(problem, found)
+    }
+
+
+def coverage_of_everything(n: int, jobs: int) -> Row:
+    """As `coverage`, of R2, of a linear decoder's scores and of paired differences, too."""
+    each = Parallel(jobs)(delayed(one_of_everything)(seed) for seed in range(n))
+    shares = {}
+    for name in each[0]:
+        value, low, high = np.array([e[name] for e in each]).T
+        shares[name] = float(((low <= value.mean()) & (value.mean() <= high)).mean())
+    held = np.array(list(shares.values()))
+    return {
+        "value": float(held.mean()), "each": shares, "seeds": n,
+        "ci": [float(held.min()), float(held.max())], "must": [0.92, 0.98],
+        "passed": bool((held >= 0.92).all() and (held <= 0.98).all()),
     }  # fmt: skip
 
 
@@ -201,21 +269,43 @@ ROWS: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     "level_content": (1000, lambda n, jobs: level(one_content, n, jobs)),
     "level_identity": (1000, lambda n, jobs: level(one_identity, n, jobs)),
     "level_label": (1000, lambda n, jobs: level(one_label, n, jobs)),
+    "level_time_locked, trained": (40, lambda n, jobs: level(one_time_locked_trained, n, jobs)),
     "coverage": (500, coverage),
+    "coverage, everything": (500, coverage_of_everything),
     "power": (20, lambda n, jobs: power(n, jobs, STRENGTHS, 0.9)),
     "power, faint": (20, lambda n, jobs: power(n, jobs, FAINT, None)),
     **RECORDED,
 }
 
 
+def rerun_reference(jobs: int) -> list[list[str]]:
+    """The commands that fit CEBRA anew: parity.py's, and its embeddings smoothed."""
+    here, again = Path(__file__).parent, "--rerun-reference"
+    return [
+        [str(here / "parity.py"), again, "--reference-only", "--workers", str(jobs)],
+        [str(here / "smoothed_reference.py"), again],
+    ]
+
+
+def merge(path: Path, row: Row) -> None:
+    """Write a row into a file of rows, in place of an older one of its name."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    kept = [r for r in rows if r["row"] != row["row"]]
+    path.write_text(json.dumps([*kept, row], indent=1) + "\n")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=ROWS, default=None)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--rerun-reference", action="store_true", help="fit CEBRA anew first")
     options = parser.parse_args()
-    rows = []
+    for command in rerun_reference(options.jobs) if options.rerun_reference else ():
+        subprocess.run([sys.executable, *command], check=True)
     for name, (n, work) in ROWS.items():
         if name not in (options.only or ROWS):
             continue
@@ -224,8 +314,12 @@ def main() -> None:
             continue
         begin = time.perf_counter()
         row = {"row": name, **work(max(2, round(options.scale * n)), options.jobs)}
-        row = {"reference": None, **row, "date": datetime.now(UTC).date().isoformat()}
-        rows.append(row)
+        row = {
+            "reference": None,
+            **row,
+            "ci_over": over(name, row),
+            "date": datetime.now(UTC).date().isoformat(),
+        }
         between = f"({row['ci'][0]:.3f} to {row['ci'][1]:.3f})" if row["ci"] else ""
         verdict = {True: "holds", False: "FAILS", None: ""}[row["passed"]]
         print(
@@ -234,7 +328,7 @@ def main() -> None:
             flush=True,
         )
         if options.json:
-            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+            merge(options.json, row)
 
 
 if __name__ == "__main__":
