@@ -150,8 +150,12 @@ def _content_of(
     seed: int,
 ) -> NDArray[np.float64]:
     """The statistic of each of some equally long movies under the truth and n nulls."""
-    sums, counts = np.zeros((len(members), n + 1)), np.zeros((len(members), n + 1))
-    for fold, f in enumerate(features):
+
+    def of(fold: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Sums over the presentations that a fold tests, and how many bear each name."""
+        f = features[fold]
+        sums = np.zeros((len(members), n + 1))
+        counts = np.zeros((len(members), n + 1), dtype=np.int64)
         rows = _thinned(problem, plan, f, members)
         subset, group = problem.subset[f.samples[rows]], plan.group[f.samples[rows]]
         names = _names(subset, group, [members], n, seed)
@@ -179,6 +183,10 @@ def _content_of(
                 mine = names.called[:, p] == s
                 sums[i, mine] += (cross - own)[mine]
                 counts[i, mine] += 1
+        return sums, counts
+
+    parts = side_by_side(of, range(len(features)))
+    sums, counts = (np.sum(each, axis=0) for each in zip(*parts, strict=True))
     with np.errstate(invalid="ignore"):
         return np.asarray(sums / np.where(counts > 0, counts, np.nan))
 
