@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__, model_cli
 from .errors import ConfigError, GrevyError
-from .model_cli import narrate, one_line, plain
+from .model_cli import narrate, one_line
 from .signals import ending_within
 
 __all__ = ["app", "main"]
@@ -359,7 +359,7 @@ def _summary(folder: Path) -> str:
     lines += [f"- {line}" for line in results.headline]
     lines += [f"! {line}" for line in results.warnings]
     lines += [*printed(results.scores, results.claims), ""]
-    return plain("\n".join(lines))
+    return "\n".join(one_line(line) for line in lines)
 
 
 @app.command

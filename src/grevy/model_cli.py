@@ -399,7 +399,7 @@ def decode(
         f"The decoders never saw the stretch they are judged on (nor {plan.guard} samples beside "
         f"it). {leak or _unseen(fitted)}"
     )
-    print("\n".join(plain(line) for line in lines))
+    print("\n".join(one_line(line) for line in lines))
 
 
 def search(
