@@ -195,7 +195,7 @@ def test_where_no_region_carries_a_signal_none_differs_from_draws() -> None:
         for p in question.problems:
             rows = _of_regions(recording, p, question.plan, masks, choice(), settings())
             told += [_told(r) for r in rows]
-    assert len(told) == 4 * 2 * (2 * 3 + 1)
+    assert len(told) == 4 * 2 * (2 * 4 + 1)
     assert told.count("undecided") >= 0.95 * len(told)
 
 

@@ -141,7 +141,7 @@ def test_behaviour_is_decoding_of_its_windows_where_they_are_known() -> None:
         assert mine.chance == theirs.chance
     gaps = [d for d in differences(problem, decoded) if d.baseline == BEHAVIOUR]
     assert [d.stimulus for d in found.differences] == [d.stimulus for d in gaps]
-    assert len(gaps) == 3 * len(problem.names)
+    assert len(gaps) == 4 * len(problem.names)
     n_scored = int((plan.scored & (problem.subset >= 0)).sum())
     assert found.share == pytest.approx(len(decoded.samples) / n_scored)
     assert 0.7 < found.share < 0.95  # 0.95 ** 4 of the windows
@@ -461,7 +461,7 @@ def test_subsets_are_decoded_from_their_own_channels_beside_as_many_others() -> 
     masks = {"first": np.arange(6) < 2, "last": np.arange(6) >= 4}
     rows = subsets(recording, problem, plan, masks, FIELD, n_random=3, seed=1)
     assert {r.subset for r in rows} == {"first", "last"}
-    assert len(rows) == 2 * len(problem.names) * 3
+    assert len(rows) == 2 * len(problem.names) * 4
 
     def slow(mask: NDArray[np.bool_]) -> dict[tuple[str, str], float]:
         part = make_recording(

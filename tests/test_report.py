@@ -552,7 +552,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     ("edit", "words"),
     [
         (lambda w: w.pop("format"), "format"),
-        (lambda w: w.update(format_version=3), "version from 1 to 2; found 3"),
+        (lambda w: w.update(format_version=4), "version from 1 to 3; found 4"),
         (lambda w: w["results"].pop("scores"), "results.scores"),
         (lambda w: w["results"].update(extra=1), "results.extra"),
         (lambda w: w["results"]["scores"][3].update(value="high"), "results.scores.3.value"),
