@@ -181,10 +181,10 @@ def below_the_bars(rows: dict[str, Row]) -> list[str]:
         old = [r for r in rows.values() if r.get("folds", FOLDS) != FOLDS]
         if old:
             said.append(
-                f"The sessions of full size ran with default settings on the default simulated "
-                f"session, which leaves {old[0]['folds']} folds (2 of 10 repeats are set aside for "
-                f"choosing) and {old[0]['stimuli']} movies (noise never repeats). What is asked is "
-                f"{FOLDS} and {STIMULI}; `science.py` runs that now, and the next run will say."
+                f"A session of full size that says {old[0]['folds']} folds x {old[0]['stimuli']} "
+                f"movies is the default simulated one with default settings: 2 of 10 repeats are "
+                f"set aside for choosing, and noise never repeats. What is asked is {FOLDS} and "
+                f"{STIMULI}; `science.py` runs that now, and the next run on such a device will say."
             )
     return [f"- {line}" for line in said]
 
