@@ -184,7 +184,7 @@ def below_the_bars(rows: dict[str, Row]) -> list[str]:
                 f"A session of full size that says {old[0]['folds']} folds x {old[0]['stimuli']} "
                 f"movies is the default simulated one with default settings: 2 of 10 repeats are "
                 f"set aside for choosing, and noise never repeats. What is asked is {FOLDS} and "
-                f"{STIMULI}; `science.py` runs that now, and the next run on such a device will say."
+                f"{STIMULI}; `science.py` runs that now; the next run there will say."
             )
     return [f"- {line}" for line in said]
 
