@@ -521,8 +521,7 @@ def test_what_does_not_fit_into_memory_is_put_on_disk_or_refused(
     np.savez(tmp_path / "x.npz", x=x)
     (tmp_path / "x.joblib").write_bytes(zlib.compress(pickle.dumps(x), 0))
     (tmp_path / "x.pickle").write_bytes(pickle.dumps(x))
-    for module in (contents, room):
-        monkeypatch.setattr(module, "free_bytes", lambda: 4 * 10**6)
+    monkeypatch.setattr(room, "free_bytes", lambda: 4 * 10**6)
     monkeypatch.setattr(room, "_ALWAYS", 1000)
     monkeypatch.setattr(contents, "FREE_BYTES", 1000)
     found = load_data(tmp_path / "x.npz")
@@ -579,7 +578,7 @@ def test_chunks_are_no_larger_than_their_content(tmp_path: Path) -> None:
 def test_lists_and_groups_that_unfold_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "free_bytes", lambda: 10**10)
+    monkeypatch.setattr(room, "free_bytes", lambda: 10**10)
     row = [0.0] * 10**5
     (tmp_path / "x").write_bytes(pickle.dumps([row] * 10**5))
     with pytest.raises(LimitError, match=r"half of the free memory .5 GB.; found 80 GB"):

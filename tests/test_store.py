@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 import twins
-from grevy import CEBRA, store
+from grevy import CEBRA, room
 from grevy.atomic import write_atomic
 from grevy.config import Adam, TrainConfig, run_hash
 from grevy.encoders import EncoderSpec, module_spec
@@ -356,13 +356,13 @@ def test_a_file_is_read_once_its_header_fits_and_there_is_room(
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
     os.truncate(path, size)
-    monkeypatch.setattr(store, "_SMALL_BYTES", 0)
-    monkeypatch.setattr(store, "free_bytes", lambda: size)
-    with pytest.raises(LimitError, match=r"m has .* GB"):
+    monkeypatch.setattr(room, "_ALWAYS", 0)
+    monkeypatch.setattr(room, "free_bytes", lambda: size)
+    with pytest.raises(LimitError, match=r"m must fit into half of .* GB"):
         load(path)
     assert read_notes(path) == {}
     torch.save(torch.ones(size), tmp_path / "m.pt")
-    with pytest.raises(LimitError, match=r"m\.pt has .* GB"):
+    with pytest.raises(LimitError, match=r"m\.pt must fit into half of .* GB"):
         CEBRA.load(tmp_path / "m.pt")
 
 

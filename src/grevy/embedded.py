@@ -76,7 +76,7 @@ def decode_embedded(
     field: ReceptiveField,
     *,
     reach: int,
-    n_folds: int = 5,
+    n_folds: int = 10,
     guard: int | None = None,
     n_nulls: int = 999,
     learnt: Sequence[str] = (),

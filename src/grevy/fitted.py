@@ -23,7 +23,8 @@ from .model import Run, SessionEncoder
 from .pairs import HybridPairs, Pairs
 from .parameters import pairs_of
 from .regular import size_of
-from .store import load, read_notes, refuse_large
+from .room import refuse_large
+from .store import MORE_MEMORY, load, read_notes
 
 __all__ = ["log_of", "modules_of", "notes_of", "open_model", "pieces", "solver_of"]
 
@@ -127,7 +128,7 @@ def open_model(path: Path, module: nn.Module | None) -> tuple[Run, dict[str, Any
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
     if start == b"PK\x03\x04":
-        refuse_large(path, size)
+        refuse_large(size, f"the model in {path}", MORE_MEMORY)
         return _from_checkpoint(path, read_checkpoint(path))
     run = load(path, encoder=None if module is None else module_spec(module))
     notes = read_notes(path)

@@ -19,11 +19,11 @@ from .errors import LimitError
 if sys.platform != "win32":
     import resource
 
-__all__ = ["as_float32", "free_bytes", "room"]
+__all__ = ["as_float32", "free_bytes", "refuse_large", "room"]
 
 _log = logging.getLogger("grevy")
 _ALWAYS = 2**26
-"""Bytes of an array that is never put on disk."""
+"""Bytes of an array that is never put on disk, and that anything may take."""
 _SHARE = 4
 """An array larger than one part in so many of the free memory is."""
 _PIECE = 2**22
@@ -34,6 +34,21 @@ def free_bytes() -> int:
     """Bytes of memory that may still be taken: the least of what is free and what is allowed."""
     found = [n for n in (_free(), _allowed_by_group(), *_allowed_by_limits()) if n is not None]
     return max(0, min(found, default=2**62))
+
+
+def refuse_large(n_bytes: int, what: str, advice: str) -> None:
+    """Refuse to hold in memory more than half of what is free.
+
+    Raises
+    ------
+    LimitError
+        If so.
+    """
+    if n_bytes > _ALWAYS and n_bytes > (most := free_bytes() // 2):
+        raise LimitError(
+            f"{what} must fit into half of the free memory ({most / 1e9:.3g} GB); found "
+            f"{n_bytes / 1e9:.3g} GB. {advice}"
+        )
 
 
 def room(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -22,10 +22,10 @@ from .atomic import write_atomic
 from .config import TrainConfig, described, plain_number
 from .custom import ModuleSpec, module_weights
 from .encoders import EncoderSpec, layer_shapes
-from .errors import FormatError, LimitError
+from .errors import FormatError
 from .model import OptimiserState, Run, SessionEncoder
 from .regular import size_of
-from .room import free_bytes
+from .room import refuse_large
 
 __all__ = [
     "FORMAT_VERSION",
@@ -33,7 +33,6 @@ __all__ = [
     "header_of",
     "load",
     "read_notes",
-    "refuse_large",
     "run_of",
     "save",
     "tensors_of",
@@ -42,8 +41,7 @@ __all__ = [
 FORMAT_VERSION = 2
 _STATE = ("momentum", "square", "largest", "sharpness", "steps")
 _MAX_HEADER = 16 * 2**20
-_SMALL_BYTES = 64 << 20
-"""Files up to this size are read without asking how much memory is free."""
+MORE_MEMORY = "Use a machine with more memory."
 _MOST_COUNT = 2**53
 _CONFIG = TypeAdapter(TrainConfig)
 
@@ -184,28 +182,15 @@ def _opened(path: Path, *, whole: bool) -> tuple[bytes, dict[str, Any]]:
     try:
         with path.open("rb") as file:
             header = _grevy_header(path, _read_header(path, file, size))
+            if not whole:
+                return b"", header
+            refuse_large(size, f"the model in {path}", MORE_MEMORY)
             file.seek(0)
-            return (file.read(refuse_large(path, size)) if whole else b""), header
+            return file.read(size), header
     except FormatError:
         raise
     except OSError as error:
         raise FormatError(f"a model file must be readable; {path}: {error.strerror}.") from error
-
-
-def refuse_large(path: Path, size: int) -> int:
-    """The size of a model file, if half of the free memory has room for it.
-
-    Raises
-    ------
-    LimitError
-        If it has not.
-    """
-    if size > _SMALL_BYTES and size > (most := free_bytes() // 2):
-        raise LimitError(
-            f"a model must fit into half of the free memory ({most / 1e9:.3g} GB); found that "
-            f"{path} has {size / 1e9:.3g} GB. Use a machine with more memory."
-        )
-    return size
 
 
 def _grevy_header(path: Path, header: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, FormatError, LimitError
-from ..room import free_bytes
+from .. import room
+from ..errors import DataError, FormatError
 
 __all__ = [
     "Key",
@@ -93,16 +93,9 @@ def refuse_forged(name: str, declared: int, stored: int) -> None:
 
 
 def refuse_large(n_bytes: int, what: str) -> None:
-    """Refuse to hold in memory more than half of what is free.
-
-    Raises
-    ------
-    LimitError
-        If so.
-    """
-    if n_bytes > FREE_BYTES and n_bytes > (most := free_bytes() // 2):
-        raise LimitError(
-            f"{what} must fit into half of the free memory ({most / 1e9:.3g} GB); found "
-            f"{n_bytes / 1e9:.3g} GB. Save it as .npy or HDF5, which are read in pieces, or use a "
-            f"machine with more memory."
-        )
+    """`room.refuse_large`, with what to do about data."""
+    room.refuse_large(
+        n_bytes,
+        what,
+        "Save it as .npy or HDF5, which are read in pieces, or use a machine with more memory.",
+    )
