@@ -125,7 +125,7 @@ class Worker:
         target: Callable[[Connection], None] = serve,
     ) -> None:
         self.limit_s, self.patience_s, self._target = limit_s, patience_s, target
-        self.starts = 0
+        self.starts = self.patient = 0
         self._process: Any = None
 
     def __enter__(self) -> Worker:
@@ -144,6 +144,7 @@ class Worker:
         except GrevyError as error:
             return replace(found, kind="apart", said=f"{found.said}; {error}")
         if found.kind == "hang" and self.limit_s < self.patience_s:  # the machine may be busy
+            self.patient += 1
             return self._look(path, options or {}, self.patience_s)
         return found
 

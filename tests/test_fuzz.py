@@ -35,13 +35,14 @@ def test_mutated_recordings_are_values_or_one_sentence(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     counts: Counter[str] = Counter()
-    with fuzz.Worker(limit_s=2) as worker:
+    with fuzz.Worker(limit_s=2, patience_s=15) as worker:
         for number, path, options, what in fuzz.cases(tmp_path, seed=0, n=CASES, real=False):
             outcome = worker.look(path, options)
             assert not outcome.bad, f"case {number}, {what}: {outcome}"
             counts[outcome.kind] += 1
     assert min(counts["value"], counts["refused"]) > CASES / 10, counts
-    assert worker.starts <= 1 + counts["apart"], "a process serves many cases"
+    ended = counts["apart"] + worker.patient  # by HDF5, or by the clock of a busy machine
+    assert worker.starts <= 1 + ended < CASES / 20, "a process serves many cases"
     record_property("cases", CASES)
 
 
