@@ -15,9 +15,11 @@ import pytest
 
 import fuzz
 from grevy import cli, room
-from grevy.errors import DataError, GrevyError, LimitError, UnsafeFileError
+from grevy.errors import ConfigError, DataError, GrevyError, LimitError, UnsafeFileError
 from grevy.nwb import describe, describe_text, read, to_json
 from grevy.nwb import files as nwb_files_module
+from grevy.opening import open_recording
+from grevy.settings import read_config
 from nwb_files import new, noise, series, table, traces, units, written
 
 
@@ -137,10 +139,50 @@ def test_external_data_are_for_who_asks_for_them(
     assert "allow external data" in said
     assert "=True" not in said  # no command takes Python
     cli.main(["inspect", str(path), "--allow-external"])
-    assert f"grevy run {path}" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        cli.main(["inspect", "dandi://000036/a.nwb", "--allow-external"])
-    assert "files of this machine" in capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert f"grevy run {path} --allow-external" in shown
+    assert "Data lie in other files, as was allowed: 'processing/" in shown
+    for command in ("inspect", "run"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "dandi://000036/a.nwb", "--allow-external"])
+        assert "files of this machine" in capsys.readouterr().err
+
+
+def test_a_run_reads_external_data_if_its_caller_says_so(path: Path, tmp_path: Path) -> None:
+    """The caller, and no file of settings: that may be a stranger's, too."""
+    other = written(tmp_path / "other.nwb", noise(50, 3), np.arange(50) / 10, rois=3)
+    with new(path) as file:
+        file["processing/ophys"] = h5py.ExternalLink(other.name, "processing/ophys")
+    config = read_config({"file": str(path)})
+    with pytest.raises(UnsafeFileError, match="--allow-external"):
+        open_recording(config, tmp_path / "out")
+    found = open_recording(config, tmp_path / "out", allow_external=True)[2]
+    assert np.array_equal(found.activity, read(other).activity)
+    note = "Data lie in other files, as was allowed: 'processing/ophys' points to 'other.nwb'."
+    assert note in found.notes
+    assert note not in read(other, allow_external=True).notes
+    with pytest.raises(ConfigError, match="allow_external"):
+        read_config({"file": str(path), "allow_external": True})
+
+
+def test_allowed_links_may_go_round_or_nowhere(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.nwb"
+    with new(path) as file, new(other) as there:
+        traces(there, noise(50, 3), np.arange(50) / 10, rois=3)
+        there["processing/back"] = h5py.ExternalLink(path.name, "/processing")
+        file["processing/there"] = h5py.ExternalLink(other.name, "/processing")
+        file["processing/itself"] = h5py.ExternalLink(path.name, "/")
+        file["processing/none"] = h5py.ExternalLink("none.nwb", "/x")
+    assert len(describe(path, allow_external=True).activity) == 1
+    assert np.array_equal(read(path, allow_external=True).activity, read_traces(other))
+
+
+def read_traces(path: Path) -> Any:
+    """Of a file that points elsewhere, the traces that are its own."""
+    with h5py.File(path, "r") as file:
+        found: list[Any] = []
+        file["processing"].visititems(lambda n, x: found.append(x) if n.endswith("data") else None)
+        return found[0][()]
 
 
 def test_tables_without_a_name_are_refused(path: Path) -> None:

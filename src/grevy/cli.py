@@ -126,12 +126,8 @@ def inspect(
     from . import dandi, nwb
     from .afar import describe_afar
 
-    if allow_external and dandi.is_address(file):
-        raise ConfigError(
-            "external data are for files of this machine; found an address. Download the file and "
-            "name it."
-        )
-
+    if allow_external:
+        dandi.refuse_address(file)
     asset = dandi.resolve(file) if dandi.is_address(file) else None
     if asset is None:
         description = nwb.describe_apart(file, allow_external=allow_external)
@@ -220,6 +216,7 @@ def run(
     seed: int | None = None,
     device: str | None = None,
     checkpoint_s: float = 30.0,
+    allow_external: Annotated[bool, Parameter(negative=())] = False,
     quiet: _Quiet = False,
 ) -> None:
     """Do everything: read a recording, choose and train an encoder, decode, write a report.
@@ -315,6 +312,8 @@ def run(
         auto, cpu, cuda or cuda:N.
     checkpoint_s
         Seconds of training that are lost at most when the command is ended.
+    allow_external
+        Let a file of this machine hold data of other files: of any that you may read.
     quiet
         Show no progress.
     """
@@ -341,7 +340,9 @@ def run(
     if not quiet:
         narrate()
     # What is wrong with a file is said before the rest is imported, which takes seconds.
-    settings, out, recording = open_recording(settings, out, quiet=quiet, cache=cache)
+    settings, out, recording = open_recording(
+        settings, out, quiet=quiet, cache=cache, allow_external=allow_external
+    )
     from .pipeline import run_recording
 
     path = run_recording(recording, settings, out, quiet=quiet, checkpoint_s=checkpoint_s)

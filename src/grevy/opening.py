@@ -24,6 +24,7 @@ def open_recording(
     *,
     quiet: bool = False,
     cache: str | Path | None = None,
+    allow_external: bool = False,
 ) -> tuple[RunConfig, Path, Recording]:
     """The recording that settings name, read as they say; one of DANDI is downloaded first.
 
@@ -45,6 +46,8 @@ def open_recording(
     NetworkError
         If DANDI cannot be reached.
     """
+    if allow_external:
+        dandi.refuse_address(config.file)
     file = Path(config.file)
     asset = dandi.resolve(config.file) if dandi.is_address(config.file) else None
     if asset is not None:
@@ -55,12 +58,15 @@ def open_recording(
     if asset is not None:
         with dandi.progress_bar(quiet=quiet) as bar:
             file = dandi.download(asset, dandi.cache_folder(asset, cache), on_progress=bar)
-    return config, out, read_as(file, config)
+    return config, out, read_as(file, config, allow_external=allow_external)
 
 
-def read_as(file: Path, config: RunConfig) -> Recording:
-    """A file as settings say that it is to be read."""
-    nwb.refuse_hanging(file)
+def read_as(file: Path, config: RunConfig, *, allow_external: bool = False) -> Recording:
+    """A file as settings say that it is to be read.
+
+    Data of other files are no setting: a file of settings may come from a stranger, too.
+    """
+    nwb.refuse_hanging(file, allow_external=allow_external)
     return nwb.read(
         file,
         series=config.series,
@@ -73,6 +79,7 @@ def read_as(file: Path, config: RunConfig) -> Recording:
         ),
         nan=config.nan,
         times=config.times,
+        allow_external=allow_external,
     )
 
 

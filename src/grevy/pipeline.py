@@ -75,6 +75,7 @@ def run(
     quiet: bool = False,
     cache: str | Path | None = None,
     checkpoint_s: float = 30.0,
+    allow_external: bool = False,
     **settings: Any,
 ) -> Path:
     """Do everything: read, choose, train, decode, and write the report.
@@ -91,6 +92,8 @@ def run(
         Where recordings of DANDI are kept; as `dandi.cache_folder` says by default.
     checkpoint_s : float
         Seconds of training that are lost at most when the process is ended.
+    allow_external : bool
+        Whether the file may point to data in other files of this machine.
     **settings
         Fields of `RunConfig`.
 
@@ -116,7 +119,10 @@ def run(
         If DANDI cannot be reached.
     """
     config = read_config({"file": str(file), **settings})
-    return run_config(config, out, quiet=quiet, cache=cache, checkpoint_s=checkpoint_s)
+    return run_config(
+        config, out, quiet=quiet, cache=cache, checkpoint_s=checkpoint_s,
+        allow_external=allow_external,
+    )  # fmt: skip
 
 
 def run_config(
@@ -126,9 +132,12 @@ def run_config(
     quiet: bool = False,
     cache: str | Path | None = None,
     checkpoint_s: float = 30.0,
+    allow_external: bool = False,
 ) -> Path:
     """`run` with settings that were checked before."""
-    config, out, recording = open_recording(config, out, quiet=quiet, cache=cache)
+    config, out, recording = open_recording(
+        config, out, quiet=quiet, cache=cache, allow_external=allow_external
+    )
     return run_recording(recording, config, out, quiet=quiet, checkpoint_s=checkpoint_s)
 
 

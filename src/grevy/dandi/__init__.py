@@ -19,7 +19,7 @@ storage are signed, is in any message, log or file.
 
 from __future__ import annotations
 
-from .address import Address, is_address, parse
+from .address import Address, is_address, parse, refuse_address
 from .asset import Asset, resolve
 from .download import cache_folder, cache_root, download, progress_bar
 from .http import Retry
@@ -37,5 +37,6 @@ __all__ = [
     "open_remote",
     "parse",
     "progress_bar",
+    "refuse_address",
     "resolve",
 ]

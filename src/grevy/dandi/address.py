@@ -11,7 +11,17 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import ConfigError
 
-__all__ = ["UUID", "VERSION", "Address", "api_base", "file_name", "is_address", "is_local", "parse"]
+__all__ = [
+    "UUID",
+    "VERSION",
+    "Address",
+    "api_base",
+    "file_name",
+    "is_address",
+    "is_local",
+    "parse",
+    "refuse_address",
+]
 
 API = "https://api.dandiarchive.org/api"
 _HOSTS = ("dandiarchive.org", "www.dandiarchive.org", "gui.dandiarchive.org",
@@ -63,6 +73,15 @@ class Address:
 def is_address(text: str | os.PathLike[str]) -> bool:
     """Whether a text is meant as an address of the network, rather than as the path of a file."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(text)) is not None
+
+
+def refuse_address(file: str) -> None:
+    """Refuse an address where data of other files are allowed: they are files of this machine."""
+    if is_address(file):
+        raise ConfigError(
+            "external data are for files of this machine; found an address. Download the file and "
+            "name it."
+        )
 
 
 def api_base(api: str | None = None) -> str:

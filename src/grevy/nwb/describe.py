@@ -23,7 +23,18 @@ from .facts import (
     TableFacts,
     UnitsFacts,
 )
-from .files import NwbFile, file_bytes, holds, load, of_file, open_nwb, refuse_forged, text
+from .files import (
+    NwbFile,
+    file_bytes,
+    holds,
+    load,
+    of_file,
+    open_nwb,
+    outside_text,
+    points_outside,
+    refuse_forged,
+    text,
+)  # fmt: skip
 from .intervals import spans
 from .stimuli import Shown, find_stimuli
 from .suggest import options, population
@@ -60,7 +71,8 @@ def describe(path: NwbFile, *, allow_external: bool = False) -> Description:
         If the file points outside itself and `allow_external` is not set.
     """
     with open_nwb(path, allow_external=allow_external) as file:
-        said: list[str] = []
+        outside = points_outside(file) if allow_external else None
+        said = [outside_text(outside)] if outside else []
         sources, units = find_activity(file), find_units(file)
         advice: dict[str, str] = {}
         activity = tuple(
@@ -81,6 +93,8 @@ def describe(path: NwbFile, *, allow_external: bool = False) -> Description:
             if sources and path_read == sources[0].path:
                 chosen += [f"{k} {v}" for k, v in advice.items()]
             chosen += options(file, behavior, tables, stimuli, times, said)
+            if outside:
+                chosen.append("--allow-external")
             suggestion = " ".join([f"grevy run {shlex.quote(of_file(path))}", *chosen])
         return Description(
             file=_file(path, file),

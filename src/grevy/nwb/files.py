@@ -205,9 +205,12 @@ def _refuse_version(file: Path, opened: h5py.File) -> None:
     )
 
 
-def _refuse_external(file: Path, opened: h5py.File) -> None:
-    """Refuse links to other files and datasets whose bytes lie in other files."""
+def points_outside(opened: Any) -> tuple[str, str] | None:
+    """The first link to another file or dataset whose bytes lie in one, and that file's name."""
     import h5py
+
+    if isinstance(opened, ZarrGroup):  # its reader follows none
+        return None
 
     def outside_link(name: bytes, info: Any) -> tuple[str, str] | None:
         if info.type != h5py.h5l.TYPE_EXTERNAL:
@@ -229,14 +232,23 @@ def _refuse_external(file: Path, opened: h5py.File) -> None:
                     return text(name), source
         return None
 
-    found = opened.id.links.visit(outside_link, info=True)
-    found = found or h5py.h5o.visit(opened.id, outside_data)
+    found: tuple[str, str] | None = opened.id.links.visit(outside_link, info=True)
+    return found or h5py.h5o.visit(opened.id, outside_data)
+
+
+def outside_text(found: tuple[str, str]) -> str:
+    """What is said where data of other files were allowed and are there."""
+    return f"Data lie in other files, as was allowed: '{found[0]}' points to '{found[1]}'."
+
+
+def _refuse_external(file: Path, opened: h5py.File) -> None:
+    found = points_outside(opened)
     if found:
         where, target = found
         raise UnsafeFileError(
             f"{file.name} must hold its data itself; found that '{where}' points to the file "
             f"'{target}'. Have who made it write all of it into one file; or, if you trust them, "
-            f"allow external data where you read it."
+            f"allow external data where you read it (inspect and run: --allow-external)."
         )
 
 
@@ -297,17 +309,39 @@ def walk(
     roots: tuple[str, ...] = ("acquisition", "processing", "analysis", "scratch", "stimulus",
                               "intervals", "events"),
 ) -> list[tuple[str, h5py.Group]]:  # fmt: skip
-    """Every group below `roots`, each once and by its first path, in the order of the file."""
-    found: list[tuple[str, h5py.Group]] = []
+    """Every group below `roots`, each once and by its first path, in the order of the file.
 
-    def note(name: str, thing: Any) -> None:
-        if is_group(thing):
-            found.append((f"{root}/{name}", thing))
+    Links to other files are followed: `open_nwb` refuses them unless they are allowed.
+    """
+    found: dict[h5py.Group, str] = {}
+
+    def below(path: str, group: h5py.Group) -> None:
+        outside: list[str] = []
+
+        def note(name: str, thing: Any) -> None:
+            if is_group(thing):
+                found.setdefault(thing, f"{path}/{name}")
+
+        def note_link(name: str, link: Any) -> None:
+            if isinstance(link, h5py.ExternalLink):
+                outside.append(name)
+
+        group.visititems(note)  # follows no links
+        if not isinstance(group, h5py.Group):
+            return
+        group.visititems_links(note_link)
+        for name in outside:
+            thing = group.get(name)
+            if is_group(thing) and thing not in found:
+                found[thing] = f"{path}/{name}"
+                below(f"{path}/{name}", thing)
+
+    import h5py
 
     for root in roots:
         if is_group(file.get(root)):
-            file[root].visititems(note)
-    return found
+            below(root, file[root])
+    return [(path, group) for group, path in found.items()]
 
 
 def refuse_size(n_bytes: int, what: str) -> None:

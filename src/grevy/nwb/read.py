@@ -25,7 +25,7 @@ from .activity import (
     read_activity,
 )
 from .behavior import find_label
-from .files import NwbFile, of_file, open_nwb
+from .files import NwbFile, of_file, open_nwb, outside_text, points_outside
 from .intervals import Spans, inside, restrict_to, spans, union, without
 from .stimuli import find_stimuli
 from .tables import table
@@ -105,6 +105,8 @@ def read(
             )
         else:
             traces = _within(read_activity(chosen, nan=nan, times=times), time, invalid)
+        outside = points_outside(file) if allow_external else None
+        warned += [outside_text(outside)] if outside else []
         said = [*traces.notes, *([notes] if notes else []), *warned]
         if others:
             said.append(f"Activity was read from '{traces.path}'; not read: {', '.join(others)}.")
