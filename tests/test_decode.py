@@ -14,10 +14,12 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from grevy import decode
 from grevy.decode import (
     KNN,
+    METRICS,
     Target,
     _top,
     circular_distance,
     error,
+    metrics_of,
     neighbours,
     predict,
     predictions,
@@ -162,18 +164,50 @@ def test_tuning_prefers_the_number_of_neighbours_that_the_noise_asks_for() -> No
     assert noisy.k >= 25
 
 
-@pytest.mark.parametrize(("n", "k"), [(400, 5), (1000, 25), (1003, 31), (997, 31), (64, 64)])
-def test_the_largest_are_found_among_the_best_groups(n: int, k: int) -> None:
+@pytest.mark.parametrize("steps", [0, 0.25])
+@pytest.mark.parametrize(
+    ("n", "k"), [(400, 5), (1000, 25), (1003, 31), (997, 31), (64, 64), (300, 100), (5000, 20)]
+)
+def test_the_largest_are_found_among_the_best_groups(n: int, k: int, steps: float) -> None:
     generator = torch.Generator().manual_seed(torch.seed() % 2**32)
     similar = torch.randn(17, n, generator=generator)
+    if steps:  # many are equal
+        similar = (similar / steps).round() * steps
     similar[3, : n // 2] = -torch.inf
     similar[4, k - 1 :] = -torch.inf  # fewer than k are left
+    similar[5, : k // 2 + 1] = -0.0
     values, place = _top(similar, k)
     for row in range(17):
-        order = sorted(range(n), key=lambda j: -float(similar[row, j]))[:k]
-        assert values[row].tolist() == [float(similar[row, j]) for j in order]
-        found = place[row][~torch.isneginf(values[row])].tolist()
-        assert found == order[: len(found)]
+        largest = sorted(similar[row].tolist(), reverse=True)[:k]
+        assert values[row].tolist() == largest
+        assert similar[row, place[row]].tolist() == largest
+        assert len(set(place[row].tolist())) == k
+    for row in range(17):  # whatever rows are beside it
+        alone = _top(similar[row : row + 1].clone(), k)
+        there = ~torch.isneginf(values[row])
+        assert torch.equal(alone[1][0][there], place[row][there])
+
+
+def test_values_that_are_no_numbers_take_no_place_of_others() -> None:
+    similar = torch.randn(8, 200, generator=torch.Generator().manual_seed(0))
+    similar[2, 7] = similar[5, :150] = torch.nan
+    values, place = _top(similar, 40)
+    for row in set(range(8)) - {2, 5}:
+        assert torch.equal(values[row], torch.topk(similar[row], 40)[0])
+        assert torch.equal(similar[row, place[row]], values[row])
+
+
+def test_on_a_sphere_there_is_one_metric() -> None:
+    rng = np.random.default_rng(torch.seed() % 2**32)
+    x = rng.standard_normal((500, 6)).astype(np.float32)
+    assert metrics_of(x) == METRICS
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    for scale in (1e-3, 1, 50):
+        assert metrics_of(scale * x) == ("cosine",)
+        near = [neighbours(scale * x[:400], scale * x[400:], 30, metric=m) for m in METRICS]
+        assert (near[0] == near[1]).mean() > 0.995  # all but equals within rounding
+    assert metrics_of(x + 0.01) == METRICS  # not round zero
+    assert metrics_of(1.001 ** rng.integers(0, 2, (500, 1)) * x) == METRICS
 
 
 def test_k_must_fit() -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "evenly",
     "judge",
     "lone",
+    "metrics_of",
     "neighbours",
     "predict",
     "predict_without",
@@ -175,20 +176,57 @@ def _top(similar: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Looking for them among all n is most of the work of decoding. The k largest lie in the k
     groups of columns with the largest maxima, so they are looked for there: n + n / 16 + 16 k
-    numbers instead of a selection from n.
+    numbers instead of a selection from n. Which of equal ones is taken depends on their row alone.
     """
     rows, n = similar.shape
     groups = n // _GROUP
     if groups < 2 * k:
-        values, place = torch.topk(similar, k, dim=1)
-        return values, place
+        place = _largest(similar, k)
+        return _in_order(similar.gather(1, place), place)
     whole = similar[:, : groups * _GROUP].view(rows, _GROUP, groups)  # column j is in group j % g
-    best = torch.topk(whole.amax(dim=1), k, dim=1, sorted=False)[1]
+    best = _largest(whole.amax(dim=1), k)
     some = whole.gather(2, best[:, None].expand(-1, _GROUP, -1)).reshape(rows, -1)
     candidates = torch.cat([some, similar[:, groups * _GROUP :]], dim=1)
-    values, at = torch.topk(candidates, k, dim=1)
+    at = _largest(candidates, k)
     column = (at // k) * groups + best.gather(1, at % k)
-    return values, torch.where(at < _GROUP * k, column, groups * _GROUP + at - _GROUP * k)
+    place = torch.where(at < _GROUP * k, column, groups * _GROUP + at - _GROUP * k)
+    return _in_order(candidates.gather(1, at), place)
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """Places of the k largest of each row, in any order; on CPUs rising, the first of equals."""
+    rows, n = values.shape
+    if values.device.type != "cpu":
+        return torch.topk(values, k, dim=1, sorted=False)[1]
+    # Partitioning values alone is several times as fast as keeping track of where they came from.
+    x, begin = values.numpy(), n * np.arange(rows)[:, None]
+    taken = x >= np.partition(x, n - k, axis=1)[:, n - k, None]
+    flat = np.flatnonzero(taken)
+    if len(flat) == rows * k:
+        place = flat.reshape(rows, k) - begin
+        if (place[:, 0] >= 0).all() and (place[:, -1] < n).all():  # k of each row
+            return torch.from_numpy(place)
+    odd = np.flatnonzero(np.count_nonzero(taken, axis=1) != k)  # equals of the k-th, or no numbers
+    some = np.where(np.isnan(x[odd]), np.inf, x[odd])
+    least = np.partition(some, n - k, axis=1)[:, n - k, None]
+    above, equal = some > least, some == least
+    lacking = k - np.count_nonzero(above, axis=1)[:, None]
+    taken[odd] = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= lacking))
+    return torch.from_numpy(np.flatnonzero(taken).reshape(rows, k) - begin)
+
+
+def _in_order(values: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the largest values first, equal ones by place."""
+    if values.device.type != "cpu":
+        values, order = values.sort(dim=1, descending=True, stable=True)
+        return values, place.gather(1, order)
+    # One integer holds both, and integers are sorted faster than anything beside which others move.
+    bits = (values + 0.0).numpy().view(np.int32)  # + 0.0: there is a negative zero
+    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+    key = np.sort((-rising << 32) | place.numpy(), axis=1)
+    sorted_bits = -(key >> 32)
+    bits = (sorted_bits ^ ((sorted_bits >> 31) & 0x7FFFFFFF)).astype(np.int32)
+    return torch.from_numpy(bits.view(np.float32)), torch.from_numpy(key & 0xFFFFFFFF)
 
 
 def predictions(
@@ -239,14 +277,21 @@ def _predictions(
             done = k
             out.append(votes.reshape(-1, n).argmax(axis=1)[:, None].astype(np.float64))
         return [out[sorted(ks).index(k)] for k in ks]
-    every = np.cumsum(values * there, axis=1) / np.maximum(np.cumsum(there, axis=1), 1)
+    order = sorted(set(ks))
+
+    def sums(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Over the first k neighbours, for each k in order, (q, len(order), d)."""
+        between = np.add.reduceat(x[:, : order[-1]], [0, *order[:-1]], axis=1)
+        return np.asarray(np.cumsum(between, axis=1))
+
+    every = sums(values * there) / np.maximum(sums(there.astype(np.float64)), 1)
     if target.periods.any():
         safe = np.where(target.periods > 0, target.periods, 1.0)
         angle = 2 * np.pi * values / safe
-        east, north = np.cumsum(np.cos(angle) * there, 1), np.cumsum(np.sin(angle) * there, 1)
+        east, north = sums(np.cos(angle) * there), sums(np.sin(angle) * there)
         around = np.mod(np.arctan2(north, east), 2 * np.pi) * safe / (2 * np.pi)
         every = np.where(target.periods > 0, around, every)
-    return [every[:, k - 1] for k in ks]
+    return [every[:, order.index(k)] for k in ks]
 
 
 def tune(
@@ -317,6 +362,13 @@ def best_settings(
     return found[1]
 
 
+def metrics_of(features: NDArray[np.float32]) -> tuple[Metric, ...]:
+    """The metrics between which there is a choice: on a sphere round zero both order rows alike."""
+    squares = np.einsum("ij,ij->i", features, features, dtype=np.float64)
+    alike = np.ptp(squares) <= 1e-5 * squares.mean() if len(squares) else True
+    return METRICS[:1] if alike else METRICS
+
+
 def candidates(n: int) -> tuple[int, ...]:
     """Numbers of neighbours that are tried where there are n training rows."""
     return tuple(k for k in _KS if k <= max(1, n // 4))
@@ -362,7 +414,7 @@ def judge(
             query_group=groups[judged],
             device=device,
         )
-        for metric in METRICS
+        for metric in metrics_of(features)
     }
     return Judged(judged, ks, nearest)
 

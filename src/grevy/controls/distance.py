@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from ..decode import (
-    METRICS,
     Metric,
     best_settings,
     candidates,
     error,
     evenly,
     lone,
+    metrics_of,
     neighbours,
     predictions,
 )
@@ -146,9 +146,9 @@ def _one_by_one(
     settings = lone(min(map(len, parts)))
     if len(parts) > 1:
         judged = fit[evenly(len(fit), _JUDGED)]
-        tables = {metric: apart(judged, ks[-1], metric) for metric in METRICS}
+        tables = {metric: apart(judged, ks[-1], metric) for metric in metrics_of(x[fit])}
         nearest = {metric: table[2] for metric, table in tables.items()}
-        rows = f.samples[tables[METRICS[0]][0]]
+        rows = f.samples[tables["cosine"][0]]
         settings = best_settings(problem.target, f.samples[fit], rows, nearest, ks)
     rows, source, near = apart(ask, settings.k, settings.metric)
     said = predictions(problem.target, f.samples[fit], near, [settings.k])[0]

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decode import METRICS, best_settings, candidates, evenly, neighbours, predict_without
+from ..decode import best_settings, candidates, evenly, metrics_of, neighbours, predict_without
 from ..errors import DataError
 from ..evaluate import (
     CONSTANT,
@@ -152,7 +152,7 @@ def _from_one(
                 query_group=groups[judged],
                 device=device,
             )
-            for metric in METRICS
+            for metric in metrics_of(x[fit])
         }
         target, samples = problem.target, f.samples
         settings = best_settings(target, samples[fit], samples[judged], nearest, ks)

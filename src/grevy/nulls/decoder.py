@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ..decode import METRICS, Metric, Target, judge, lone, neighbours
+from ..decode import Metric, Target, judge, lone, neighbours
 
 __all__ = ["AT_ONCE", "Decoder", "Means", "columns_of", "distances"]
 
@@ -49,6 +49,8 @@ def distances(
     """Errors (q, c) of averaged numbers (q, c * e) against labels (q, c, d): as `decode.error`."""
     q, c, _ = truth.shape
     numbers = mean.reshape(q, c, -1)
+    if numbers.shape[-1] == 1 and not target.n_classes:
+        return np.abs(numbers[..., 0] - truth[..., 0].astype(np.float32))
     if target.n_classes:
         return np.asarray(numbers.argmax(axis=-1) != truth[..., 0], dtype=np.float32)
     total, at = np.zeros((q, c), dtype=np.float32), 0
@@ -98,8 +100,8 @@ class Decoder:
             self.metrics: tuple[Metric, ...] = (only.metric,)
             self.inner: list[Means] = []
         else:
-            self.judged, self.ks, self.metrics = table.judged, table.ks, METRICS
-            self.inner = [Means(table.nearest[m], self.ks, len(fit)) for m in METRICS]
+            self.judged, self.ks, self.metrics = table.judged, table.ks, tuple(table.nearest)
+            self.inner = [Means(each, self.ks, len(fit)) for each in table.nearest.values()]
         self.outer = [
             Means(
                 neighbours(x[fit], x[ask], self.ks[-1], metric=m, device=device), self.ks, len(fit)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..decode import METRICS, judge, neighbours
+from ..decode import judge, neighbours
 from ..draws import Purpose, uniforms
 from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
 from ..processors import side_by_side
@@ -325,9 +325,9 @@ def identity(
         if table is None:
             return []
         nearest = [
-            neighbours(x[fit], x[ask], table.ks[-1], metric=m, device=device) for m in METRICS
+            neighbours(x[fit], x[ask], table.ks[-1], metric=m, device=device) for m in table.nearest
         ]
-        inner = [_Counts(table.nearest[m], table.ks, place[fit], names) for m in METRICS]
+        inner = [_Counts(t, table.ks, place[fit], names) for t in table.nearest.values()]
         outer = [_Counts(t, table.ks, place[fit], names) for t in nearest]
         right = _votes(inner, outer, place[fit][table.judged], place[ask], names, table.ks)
         return [right[group[ask] == g].mean(axis=0) for g in np.unique(group[ask])]
