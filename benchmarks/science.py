@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,17 @@ def session(
     strength: Sequence[float] = (),
     truth: int | None = None,
     drift: float = 1.0,
+    whole: bool = False,
 ) -> Recording:
     """A session; `truth` seeds what belongs to the session and not to its noise.
 
-    That is the order of movies, the slow drift, and what the movies evoke; by default they are
-    seeded as the noise is.
+    That is the order of movies, drawn cycle by cycle or as a whole, the slow drift, and what the
+    movies evoke; by default they are seeded as the noise is.
     """
     rng = np.random.default_rng(seed)
     own = rng if truth is None else np.random.default_rng([2, truth])
     order = np.concatenate([own.permutation(movies) for _ in range(10)])
+    order = own.permutation(order) if whole else order
     n = len(order) * (FRAMES + GAP) + GAP
     keep = np.exp(-1 / 20)
     x = lfilter([1], [1, -keep], rng.standard_normal((n, DIMS)) * np.sqrt(1 - keep**2), axis=0)
@@ -120,15 +123,15 @@ def one_time_locked(seed: int) -> float:
     return time_locked(one, plan, epochs, features, n=199, seed=seed)[0].p
 
 
-def one_content(seed: int) -> float:
-    recording = session(seed, onset=3.0)
+def one_content(seed: int, *, whole: bool = False) -> float:
+    recording = session(seed, onset=3.0, whole=whole)
     problem, *rest = prepared(recording)
     found = content(problem, *rest, lengths_of(recording, problem), n=199, seed=seed)
     return found[0].p
 
 
-def one_identity(seed: int) -> float:
-    recording = session(seed, onset=3.0)
+def one_identity(seed: int, *, whole: bool = False) -> float:
+    recording = session(seed, onset=3.0, whole=whole)
     problem, *rest = prepared(recording)
     found = identity(problem, *rest, lengths_of(recording, problem), n=199, seed=seed)
     assert found is not None
@@ -268,6 +271,14 @@ ROWS: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     "level_time_locked": (1000, lambda n, jobs: level(one_time_locked, n, jobs)),
     "level_content": (1000, lambda n, jobs: level(one_content, n, jobs)),
     "level_identity": (1000, lambda n, jobs: level(one_identity, n, jobs)),
+    "level_content, whole order": (
+        1000,
+        lambda n, jobs: level(partial(one_content, whole=True), n, jobs),
+    ),
+    "level_identity, whole order": (
+        1000,
+        lambda n, jobs: level(partial(one_identity, whole=True), n, jobs),
+    ),
     "level_label": (1000, lambda n, jobs: level(one_label, n, jobs)),
     "level_time_locked, trained": (40, lambda n, jobs: level(one_time_locked_trained, n, jobs)),
     "coverage": (500, coverage),

@@ -24,7 +24,6 @@ from grevy.nulls import (
     blocks_forget,
     content,
     exchanged,
-    families,
     identity,
     label_blocks,
     least_nulls,
@@ -35,6 +34,7 @@ from grevy.nulls import (
     time_locked,
 )
 from grevy.nulls.decoder import Decoder, Means, distances
+from grevy.nulls.exchange import exchange_names
 from grevy.recording import Label, Recording, make_recording
 from grevy.scoring import scores
 from grevy.splits import Plan, block_plan, repeat_plan, trained_samples
@@ -52,11 +52,16 @@ def session(
     signal: float = 0.0,
     onset: float = 0.0,
     lengths: tuple[int, ...] = (),
+    whole: bool = False,
 ) -> Recording:
-    """Noise that remembers itself, a slow drift, and if asked an onset response or a trajectory."""
+    """Noise that remembers itself, a slow drift, and if asked an onset response or a trajectory.
+
+    The order of movies is drawn cycle by cycle, or as a whole.
+    """
     rng = np.random.default_rng(seed)
     lasts = lengths or (frames,) * movies
     order = np.concatenate([rng.permutation(movies) for _ in range(repeats)])
+    order = rng.permutation(order) if whole else order
     begins, at = [], 10
     for m in order:
         begins.append(at)
@@ -199,13 +204,14 @@ def _slow_content(
     return float(np.mean(gains))
 
 
-def test_content_is_decoding_of_pseudo_movies() -> None:
-    recording = session(2, movies=2, repeats=5, frames=12, signal=1.0)
+@pytest.mark.parametrize("whole", [False, True])
+def test_content_is_decoding_of_pseudo_movies(whole: bool) -> None:
+    recording = session(2, movies=2, repeats=5, frames=12, signal=1.0, whole=whole)
     problem, plan, features = prepared(recording, folds=5)
     lengths = lengths_of(recording, problem)
     found = content(problem, plan, recording.epochs, features, lengths, n=3, seed=1)
     rows = features[0].samples
-    drawn = names._names(problem.subset[rows], plan.group[rows], [[0, 1]], 3, 1)
+    drawn = exchange_names(problem.subset[rows], plan.group[rows], [[0, 1]], 3, 1)
     for i in range(4):
         called = {
             (int(s), int(g)): int(c)
@@ -227,7 +233,7 @@ def test_samples_take_the_name_of_their_presentation() -> None:
     inside = (problem.subset >= 0) & (plan.group >= 0)
     assert (taken[~inside] == np.flatnonzero(~inside)[:, None]).all()
     said = problem.subset[taken]
-    drawn = names._names(problem.subset[inside], plan.group[inside], [alike], 7, 3)
+    drawn = exchange_names(problem.subset[inside], plan.group[inside], [alike], 7, 3)
     changed = 0
     for s, g, called in zip(drawn.subset, drawn.repeat, drawn.called[1:].T, strict=True):
         here = (problem.subset == s) & (plan.group == g)
@@ -237,15 +243,16 @@ def test_samples_take_the_name_of_their_presentation() -> None:
     assert changed
 
 
-def test_identity_is_decoding_of_other_names() -> None:
-    recording = session(3, movies=3, signal=1.0)
+@pytest.mark.parametrize("whole", [False, True])
+def test_identity_is_decoding_of_other_names(whole: bool) -> None:
+    recording = session(3, movies=3, signal=1.0, whole=whole)
     problem, plan, features = prepared(recording)
     lengths = lengths_of(recording, problem)
     found = identity(problem, plan, recording.epochs, features, lengths, n=4, seed=5)
     assert found is not None
     f = features[0]
     subset, group = problem.subset[f.samples], plan.group[f.samples]
-    drawn = names._names(subset, group, [[0, 1, 2]], 4, 5)
+    drawn = exchange_names(subset, group, [[0, 1, 2]], 4, 5)
     x = f.values[EMBEDDING]
     for i in range(5):
         called = {
@@ -265,23 +272,6 @@ def test_identity_is_decoding_of_other_names() -> None:
             right += [hit[group[ask] == g].mean() for g in np.unique(group[ask])]
         value = found.observed if i == 0 else found.null[i - 1]
         assert value == pytest.approx(np.mean(right), abs=1e-9)
-
-
-def test_names_change_within_repeats_and_lengths_alone() -> None:
-    subset, group = np.repeat([0, 1, 2, 3], 5), np.tile(np.arange(5), 4)
-    drawn = names._names(subset, group, [[0, 1, 2]], 500, 0)
-    np.testing.assert_array_equal(drawn.called[0], drawn.subset)
-    for r in range(5):
-        here = drawn.repeat == r
-        assert (np.sort(drawn.called[:, here], axis=1) == np.arange(4)).all()
-        assert (drawn.called[:, here & (drawn.subset == 3)] == 3).all()
-        share = (drawn.called[1:, here & (drawn.subset == 0)] == 1).mean()
-        assert share == pytest.approx(1 / 3, abs=0.08)
-    assert families(
-        Problem("frame", Target(np.zeros((1, 1)), np.zeros(1)), np.zeros(1, int), ("a", "b", "c"),
-                "s", (1.0,) * 3),
-        [30.0, 10.0, 30.0],
-    ) == [[0, 2]]  # fmt: skip
 
 
 @pytest.mark.parametrize("which", range(5))

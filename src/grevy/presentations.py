@@ -150,11 +150,12 @@ def order_confounds(track: StimulusTrack) -> str | None:
     """Say if names cannot be exchanged as they were drawn, so that stimuli and time are confounded.
 
     A null that gives presentations other names is fair only if the experiment could have been run
-    in that order. Only stimuli that can be decoded count. Refused are an order that is the same in
-    every cycle; stimuli that are each shown in one unbroken run of repeats; stimuli of equal length
-    that were not shown in cycles that hold each once (repeat r of all before repeat r + 1 of any),
-    since the nulls exchange names within a cycle; and cycles that resemble one another more than
-    99 % of those that are drawn at random do, such as one fixed order with an exception.
+    in that order (`nulls.exchange`). Only stimuli that can be decoded count. Refused are an order
+    that is the same in every cycle, and stimuli that are each shown in one unbroken run of repeats.
+    Those of equal length may come in cycles that hold each once (repeat r of all before repeat
+    r + 1 of any), drawn anew every time, or in an order that was drawn as a whole; refused are
+    orders that return to a stimulus after so many presentations more often than 99 % of those that
+    are drawn at random do, and whole orders that keep stimuli to a part of the session as few do.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def order_confounds(track: StimulusTrack) -> str | None:
         kin = [i for i in usable if round(track.duration_s[i], 3) == length]
         own = blocks[np.isin(blocks["stimulus"], kin)]
         if reason is None and len(kin) > 1:
-            reason = _no_cycles(own, track.names) or _alike(own)
+            reason = _not_random(own)
     return reason
 
 
@@ -209,44 +210,46 @@ def _one_order(order: list[str]) -> str | None:
     return None
 
 
-def _no_cycles(blocks: NDArray[np.void], names: tuple[str, ...]) -> str | None:
-    """Why presentations, in order of time, are not cycles that hold every stimulus once."""
-    back = np.flatnonzero(np.diff(blocks["repeat"]) < 0)
-    if not len(back):
-        return None
-    before, after = blocks[back[0]], blocks[back[0] + 1]
-    return (
-        f"The {len(np.unique(blocks['stimulus']))} stimuli of equal length were not shown in "
-        f"cycles that hold each of them once (repeat {before['repeat']} of "
-        f"'{names[before['stimulus']]}' came before repeat {after['repeat']} of "
-        f"'{names[after['stimulus']]}'): names cannot be exchanged as they were drawn, and which "
-        "stimulus was shown may be confounded with time in the session."
-    )
+def _not_random(blocks: NDArray[np.void]) -> str | None:
+    """Why presentations, in order of time, do not look drawn at random, by cycles or as a whole.
 
-
-def _alike(blocks: NDArray[np.void]) -> str | None:
-    """Why cycles are not in random order: stimuli return after so many presentations too often.
-
-    The largest of all returns, in standard deviations of what orders drawn at random within the
-    cycles have, is compared with that of those orders.
+    The largest of all returns, in standard deviations of what random orders have, is compared with
+    that of those orders; so is, for a whole order, how far apart the stimuli lie on average.
     """
-    order, cycle = blocks["stimulus"], blocks["repeat"]
-    n_stimuli = len(np.unique(order))
-    keys = np.random.default_rng(0).random((_ORDERS, len(order))) + cycle
-    orders = np.concatenate([order[None], order[np.argsort(keys, axis=1)]])
-    lags = range(1, min(2 * n_stimuli, len(order)))
-    returns = np.array([(orders[:, lag:] == orders[:, :-lag]).sum(axis=1) for lag in lags])
-    spread = returns[:, 1:].std(axis=1, keepdims=True)
-    z = (returns - returns[:, 1:].mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
+    order, repeat = blocks["stimulus"].astype(np.int64), blocks["repeat"]
+    stimuli, code = np.unique(order, return_inverse=True)
+    cycles = bool((np.diff(repeat) >= 0).all())
+    keys = np.random.default_rng(0).random((_ORDERS, len(order))) + (repeat if cycles else 0)
+    orders = np.concatenate([code[None], code[np.argsort(keys, axis=1)]])
+    lags = range(1, min(2 * len(stimuli), len(order)))
+    found = [(orders[:, lag:] == orders[:, :-lag]).sum(axis=1) for lag in lags]
+    if not cycles:
+        place = np.arange(len(order)) - (len(order) - 1) / 2
+        found.append(sum(((orders == s) @ place) ** 2 / (code == s).sum() for s in set(code)))
+    values = np.array(found)
+    spread = values[:, 1:].std(axis=1, keepdims=True)
+    z = (values - values[:, 1:].mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
     worst = z.max(axis=0)
     if (1 + (worst[1:] >= worst[0]).sum()) / (1 + _ORDERS) > _ALIKE:
         return None
-    lag = int(z[:, 0].argmax()) + 1
+    which = int(z[:, 0].argmax())
+    if which < len(lags):
+        lag = which + 1
+        said = (
+            f"{values[which, 0]:.0f} of {len(order) - lag} presentations show again what was shown "
+            f"{lag} before, where orders drawn at random have {values[which, 1:].mean():.3g}"
+        )
+    else:
+        said = "some are shown earlier in the session than others, more than orders drawn at random"
+    if cycles:
+        return (
+            f"The cycles of the {len(stimuli)} stimuli resemble one another: {said}. Which "
+            "stimulus was shown may be confounded with time in the cycle."
+        )
     return (
-        f"The cycles of the {n_stimuli} stimuli resemble one another: {returns[lag - 1, 0]} of "
-        f"{len(order) - lag} presentations show again what was shown {lag} before, where orders "
-        f"drawn at random have {returns[lag - 1, 1:].mean():.3g}. Which stimulus was shown may be "
-        "confounded with time in the cycle."
+        f"The {len(stimuli)} stimuli of equal length were not shown in cycles that hold each of "
+        f"them once, nor in an order drawn at random: {said}. Names cannot be exchanged as they "
+        "were drawn, and which stimulus was shown may be confounded with time in the session."
     )
 
 

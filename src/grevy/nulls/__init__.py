@@ -10,8 +10,9 @@ Identity: it tells which stimulus is on the screen. The same presentations chang
 
 Label: it tells a quantity or a class that does not repeat. Blocks of time change their labels.
 
-For content and identity a presentation changes places with those of the same repeat alone, which
-holds for orders drawn cycle by cycle; where the order was fixed they say nothing and are refused.
+For content and identity a presentation changes places with those of the same repeat alone, as an
+order that was drawn cycle by cycle, or as a whole, allows (`exchange`); where the order was fixed
+they say nothing and are refused.
 
 The embeddings of the folds stay; decoders are fitted, and their settings chosen, anew for each
 null. That is enough where encoders never saw the labels; those that learnt from them are trained

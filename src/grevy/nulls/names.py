@@ -1,4 +1,4 @@
-"""Content and identity: presentations of the same repeat change places, or names, at random."""
+"""Content and identity: presentations change places, or names (`exchange` says which may)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..decode import judge, neighbours
-from ..draws import Purpose, uniforms
 from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
 from ..processors import side_by_side
 from ..splits import Plan, trained_samples
 from ..windows import Spans
+from .exchange import Names, exchange_names
 from .values import Tested
 
 __all__ = ["content", "families", "identity", "renamed_samples"]
@@ -36,34 +35,6 @@ def families(problem: Problem, lengths: Sequence[float]) -> list[list[int]]:
     return [members for members in by.values() if len(members) > 1]
 
 
-@dataclass(frozen=True, eq=False)
-class _Names:
-    """What every presentation is called, (1 + n, P); row 0 is the truth."""
-
-    subset: NDArray[np.int64]
-    repeat: NDArray[np.int64]
-    called: NDArray[np.int64]
-
-
-def _names(
-    subset: NDArray[np.int64],
-    group: NDArray[np.int64],
-    kin: Sequence[Sequence[int]],
-    n: int,
-    seed: int,
-) -> _Names:
-    """Presentations of the same repeat and of equal length change names at random."""
-    pairs = np.unique(np.stack([subset, group], axis=1), axis=0)
-    called = np.tile(pairs[:, 0], (n + 1, 1))
-    keys = uniforms(seed, Purpose.NULL, torch.arange(n + 1), len(pairs)).numpy()
-    for members in kin:
-        for repeat in np.unique(pairs[:, 1]):
-            places = np.flatnonzero(np.isin(pairs[:, 0], members) & (pairs[:, 1] == repeat))
-            order = np.argsort(keys[1:, places], axis=1)
-            called[1:, places] = pairs[places, 0][order]
-    return _Names(pairs[:, 0], pairs[:, 1], called)
-
-
 def renamed_samples(
     problem: Problem, plan: Plan, lengths: Sequence[float], n: int, seed: int
 ) -> NDArray[np.int64]:
@@ -73,22 +44,14 @@ def renamed_samples(
     """
     here = np.flatnonzero((problem.subset >= 0) & (plan.group >= 0))
     subset, group = problem.subset[here], plan.group[here]
-    names = _names(subset, group, families(problem, lengths), n, seed)
-    called = names.called[1:, _places(names, subset, group)].T
+    names = exchange_names(subset, group, families(problem, lengths), n, seed)
+    called = names.called[1:, names.places(subset, group)].T
     first = np.zeros(len(problem.names), dtype=np.int64)
     there, at = np.unique(subset, return_index=True)
     first[there] = here[at]
     taken = np.tile(np.arange(len(plan.group))[:, None], (1, n))
     taken[here] = first[called]
     return taken
-
-
-def _places(
-    names: _Names, subset: NDArray[np.int64], group: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The presentation of every row."""
-    wide = int(names.repeat.max()) + 1  # presentations are sorted by stimulus, then repeat
-    return np.searchsorted(names.subset * wide + names.repeat, subset * wide + group)
 
 
 def content(
@@ -150,6 +113,8 @@ def _content_of(
     seed: int,
 ) -> NDArray[np.float64]:
     """The statistic of each of some equally long movies under the truth and n nulls."""
+    every = np.flatnonzero(np.isin(problem.subset, members) & (plan.group >= 0))
+    names = exchange_names(problem.subset[every], plan.group[every], [members], n, seed)
 
     def of(fold: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Sums over the presentations that a fold tests, and how many bear each name."""
@@ -158,8 +123,7 @@ def _content_of(
         counts = np.zeros((len(members), n + 1), dtype=np.int64)
         rows = _thinned(problem, plan, f, members)
         subset, group = problem.subset[f.samples[rows]], plan.group[f.samples[rows]]
-        names = _names(subset, group, [members], n, seed)
-        place = _places(names, subset, group)
+        place = names.places(subset, group)
         trained = trained_samples(plan, epochs, fold)[f.samples[rows]]
         tested = plan.tested[fold][f.samples[rows]]
         fit = np.flatnonzero(trained)
@@ -208,7 +172,7 @@ def _both_sides(
     whole: NDArray[np.float32],
     place: NDArray[np.int64],
     truth: NDArray[np.float64],
-    names: _Names,
+    names: Names,
     n_judged: int,
 ) -> tuple[_Side, _Side]:
     """From a row's own movie, and from the other movies; the judged rows come first."""
@@ -307,6 +271,8 @@ def identity(
     kin = families(problem, lengths)
     if not kin:
         return None
+    shown = np.flatnonzero((problem.subset >= 0) & (plan.group >= 0))
+    names = exchange_names(problem.subset[shown], plan.group[shown], kin, n, seed)
 
     def of(fold: int) -> list[NDArray[np.float64]]:
         f = features[fold]
@@ -317,9 +283,8 @@ def identity(
             return []
         ask = ask[np.linspace(0, len(ask) - 1, min(_VOTERS[1], len(ask))).astype(np.int64)]
         every = np.flatnonzero((subset >= 0) & (group >= 0))
-        names = _names(subset[every], group[every], kin, n, seed)
         place = np.full(len(subset), -1, dtype=np.int64)
-        place[every] = _places(names, subset[every], group[every])
+        place[every] = names.places(subset[every], group[every])
         x = f.values[EMBEDDING]
         table = judge(x[fit], group[fit], most=_VOTERS[0], device=device)
         if table is None:
@@ -347,7 +312,7 @@ class _Counts:
         nearest: NDArray[np.int64],
         ks: Sequence[int],
         place: NDArray[np.int64],
-        names: _Names,
+        names: Names,
     ) -> None:
         n_places = len(names.subset)
         where = np.where(nearest >= 0, place[nearest], n_places)
@@ -364,7 +329,7 @@ def _votes(
     outer: Sequence[_Counts],
     judged: NDArray[np.int64],
     asked: NDArray[np.int64],
-    names: _Names,
+    names: Names,
     ks: Sequence[int],
 ) -> NDArray[np.bool_]:
     """Whether each row asked is given its stimulus, under every null, (q, 1 + n)."""

@@ -450,7 +450,9 @@ def _nulls_in_words(claims: Sequence[Claim]) -> str:
         said += (
             "Content: the median error of a stimulus decoded from the others of its length, less "
             "that from its own presentations (a kernel-weighted mean over training samples); for "
-            "the null, presentations of the same repeat were dealt out anew among them. "
+            "the null, presentations of the same repeat were dealt out anew among them (after an "
+            "order that was drawn as a whole, by Markov chains that keep repeats in order; Besag & "
+            "Clifford 1989). "
         )
     if "identity" in kinds:
         said += "Identity: the same presentations exchanged their names. "
