@@ -153,6 +153,10 @@ def test_drift_moves_cells_over_the_session() -> None:
 def test_order_and_dots() -> None:
     assert "same in all 6 cycles" in str(order_confounds(track_of(small(order="fixed"))))
     assert order_confounds(track_of(small())) is None
+    whole = track_of(small(order="whole"))
+    assert order_confounds(whole) is None
+    shown = whole.blocks[np.isin(whole.blocks["stimulus"], [0, 1, 2])]
+    assert (np.diff(shown["repeat"]) < 0).any()  # no cycles
     for dots, n in (("single", 1), ("none", 0)):
         session = small(dots=dots)
         assert len(session.series["dots"][0]) == n

@@ -375,7 +375,7 @@ def simulate(
     noise: float = 4.0,
     onset: float = 0.0,
     drift: float = 0.0,
-    order: Literal["random", "fixed"] = "random",
+    order: Literal["random", "whole", "fixed"] = "random",
     seed: int = 0,
 ) -> None:
     """Write a simulated two-photon session in the layout of DANDI 000036.
@@ -399,7 +399,8 @@ def simulate(
     drift
         Strength of slow changes over the session.
     order
-        Whether movies come shuffled or always in one order.
+        Whether movies are shuffled anew in every cycle, all presentations as a whole, or movies come
+        always in one order.
     seed
         Every random number follows from it.
     """

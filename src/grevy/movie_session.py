@@ -28,7 +28,7 @@ from .stimulus import StimulusTable, align, table_from_series
 
 __all__ = ["STRENGTHS", "SimulatedSession", "as_recording", "openscope", "stimulus_table"]
 
-Order = Literal["random", "fixed"]
+Order = Literal["random", "whole", "fixed"]
 Dots = Literal["overlap", "single", "none"]
 Series = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -148,8 +148,9 @@ def openscope(
         all of them.
     drift : float
         Strength of slow changes of each cell over the session.
-    order : {"random", "fixed"}
-        Whether the movies are shuffled anew in every cycle or come in one order.
+    order : {"random", "whole", "fixed"}
+        Whether the movies are shuffled anew in every cycle, all presentations are shuffled as a
+        whole, or the movies come in one order.
     dots : {"overlap", "single", "none"}
         "dots" shares its times with "spontaneous", has one timestamp, or has none.
     frame_shape : (int, int)
@@ -178,9 +179,9 @@ def openscope(
     ['dots', 'noise', 'spontaneous']
     """
     positive(n_repeats=n_repeats, n_frames=n_frames / 3, n_cells=n_cells, n_latents=n_latents)
-    if order not in ("random", "fixed") or dots not in ("overlap", "single", "none"):
+    if order not in ("random", "whole", "fixed") or dots not in ("overlap", "single", "none"):
         raise ConfigError(
-            f"order must be random or fixed and dots overlap, single or none; "
+            f"order must be random, whole or fixed and dots overlap, single or none; "
             f"found {order!r} and {dots!r}."
         )
     strength = _chosen(movies)
@@ -302,15 +303,20 @@ def _queue(
     """The order of presentations; the last is snake, where there is such a movie."""
     last = "snake" if "snake" in movies else movies[-1]
     cycle = [*(name for name in movies if name != last), "noise", last]
+    shown: list[str] = []
+    for _ in range(n_repeats):
+        if order == "random":
+            rng.shuffle(cycle)
+        shown += cycle
+    if order == "whole":
+        rng.shuffle(shown)
+    final = len(shown) - 1 - shown[::-1].index(last)
+    shown.append(shown.pop(final))
     pauses = [0, n_repeats // 3, 2 * (n_repeats // 3)]
     queue: list[str] = []
     for number in range(n_repeats):
         queue += ["spontaneous"] * pauses.count(number)
-        if order == "random":
-            rng.shuffle(cycle)
-        if number == n_repeats - 1:
-            cycle.append(cycle.pop(cycle.index(last)))
-        queue += cycle
+        queue += shown[number * len(cycle) : (number + 1) * len(cycle)]
     return queue
 
 
