@@ -44,6 +44,8 @@ ABOUT = {
     "level_time_locked, trained": "the same with encoders trained in every fold, on time alone",
     "level_content": "the same of the content claim, with a shared onset",
     "level_identity": "the same of the identity claim, with a shared onset",
+    "level_content, whole order": "content, all presentations in one random order",
+    "level_identity, whole order": "identity, all presentations in one random order",
     "level_label": "the same of the label claim, label and population with memory",
     "coverage": "95 % intervals over 10 repeats that hold the truth, errors and accuracies",
     "coverage, everything": "the same of all scores and paired differences, R2 too",
