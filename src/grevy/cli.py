@@ -399,8 +399,8 @@ def simulate(
     drift
         Strength of slow changes over the session.
     order
-        Whether movies are shuffled anew in every cycle, all presentations as a whole, or movies come
-        always in one order.
+        Whether movies are shuffled anew in every cycle (random), presentations all together (whole),
+        or movies come always in one order (fixed).
     seed
         Every random number follows from it.
     """
