@@ -399,7 +399,7 @@ def simulate(
     drift
         Strength of slow changes over the session.
     order
-        Whether movies are shuffled anew in every cycle (random), presentations all together (whole),
+        Whether movies are shuffled anew in every cycle (random), all presentations at once (whole),
         or movies come always in one order (fixed).
     seed
         Every random number follows from it.
