@@ -18,6 +18,7 @@ from torch import Tensor
 from .chunks import in_chunks
 from .errors import DataError
 from .model import choose_device
+from .processors import side_by_side
 
 __all__ = [
     "KNN",
@@ -45,6 +46,9 @@ METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 _KS = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100)
 # Similarities held at once: 16 MB in float32 where caches matter, 256 MB where launches do.
 _PAIRS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
+_WORTH_LANES = 2**26
+"""More pairs than this are looked through in several threads, which takes a moment to begin."""
+_PIECES = 16
 _GROUP = 16
 _NUMBERS_AT_ONCE = 2**20
 """Values of neighbours that are averaged at once."""
@@ -159,15 +163,34 @@ def neighbours(
     if train_group is not None and query_group is not None:
         own = (torch.from_numpy(train_group).to(where), torch.from_numpy(query_group).to(where))
     found = torch.empty((len(b), k), dtype=torch.int64)
+    step = max(1, _PAIRS_AT_ONCE[where.type] // len(a))
+    on_cpu = where.type == "cpu"
+    # On CPUs NumPy's product: torch's is slower where its library does not know the processor.
+    columns = a.T.contiguous() if on_cpu else a.T
 
-    def some(i: int, j: int) -> None:
-        similar = torch.addmm(bias, b[i:j], a.T)
+    def some(i: int, j: int, out: Tensor) -> None:
+        if on_cpu:
+            similar = out[: j - i]
+            np.matmul(b[i:j].numpy(), columns.numpy(), out=similar.numpy())
+            if metric == "euclidean":
+                similar += bias
+        else:
+            similar = torch.addmm(bias, b[i:j], columns)
         if own is not None:
             similar.masked_fill_(own[0][None, :] == own[1][i:j, None], -torch.inf)
         values, place = _top(similar, k)
         found[i:j] = torch.where(torch.isneginf(values), -1, place).cpu()
 
-    in_chunks(len(b), max(1, _PAIRS_AT_ONCE[where.type] // len(a)), some, what="queries")
+    def search(begin: int, end: int) -> None:
+        # One array for all chunks: fresh memory costs more than what is put into it.
+        out = torch.empty((min(step, end - begin) if on_cpu else 0, len(a)))
+        in_chunks(end - begin, step, lambda i, j: some(begin + i, begin + j, out), what="queries")
+
+    if on_cpu and len(a) * len(b) > _WORTH_LANES and torch.get_num_threads() > 1:
+        share = step * -(-len(b) // (_PIECES * step))  # whole chunks: the same as in one thread
+        side_by_side(lambda i: search(i, min(i + share, len(b))), range(0, len(b), share))
+    else:
+        search(0, len(b))
     return found.numpy()
 
 
