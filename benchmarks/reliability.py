@@ -257,7 +257,9 @@ PROMISES = (
         nwb_hostile::virtual_datasets_of_other_files_are_refused
         nwb_hostile::tables_without_a_name_are_refused
         loading::hdf5_stays_within_its_file loading::tables_of_hdf5_stay_within_their_file""",
-        check="nwb_hostile::external_data_are_for_who_asks_for_them",
+        check="""nwb_hostile::external_data_are_for_who_asks_for_them
+        nwb_hostile::a_run_reads_external_data_if_its_caller_says_so
+        nwb_hostile::allowed_links_may_go_round_or_nowhere""",
     ),
     Promise(
         "T14", "What declares far more than it stores, or than there is, is refused before reading",

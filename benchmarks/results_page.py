@@ -432,7 +432,9 @@ def statistics_figure(rows: dict[str, Row], path: Path) -> None:
         left.plot(rows[name]["ci"], (y, y), color=OURS)
     left.axvspan(0.035, 0.065, color=PLAIN, alpha=0.15)
     left.axvline(0.05, color=PLAIN, lw=0.8)
-    left.set_yticks(range(len(names)), [n.removeprefix("level_") for n in names[::-1]])
+    left.set_yticks(
+        range(len(names)), [n.removeprefix("level_").replace("_", "-") for n in names[::-1]]
+    )
     left.set(xlabel="share of p <= .05 without any signal", xlim=(0, 0.12))
     if "power" in rows:
         row = rows["power"]
