@@ -50,7 +50,8 @@ def test_of_a_whole_order_every_naming_that_keeps_repeat_numbers_is_as_likely(
 ) -> None:
     shown = np.array(order)
     repeat = numbered(shown)
-    every = {p for p in itertools.permutations(order) if (numbered(np.array(p)) == repeat).all()}
+    namings = set(itertools.permutations(order))
+    every = {p for p in namings if (numbered(np.array(p)) == repeat).all()}
     assert len(every) > 10
     drawn = in_time(exchange_names(shown, repeat, [[0, 1, 2]], 4000, 3), shown, repeat)
     assert drawn[0].tolist() == order
