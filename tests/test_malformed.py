@@ -140,7 +140,7 @@ def test_a_command_ends_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(nwb, "refuse_hanging", lambda path: None)  # test_fuzz.py has it
+    monkeypatch.setattr(nwb, "refuse_hanging", lambda path, **_: None)  # test_fuzz.py has it
     path = tmp_path / "session.nwb"
     with new(path) as file:
         make(file)
