@@ -71,7 +71,8 @@ def test_repeat_numbers_are_kept_whatever_the_order() -> None:
         for called in drawn:
             assert np.array_equal(numbered(called), repeat)
             assert np.array_equal(called % 2, order % 2)  # of its own length
-        assert n_stimuli == 2 or (drawn[1:] != order).mean() > 0.3
+        # Of few stimuli some orders allow little change.
+        assert n_stimuli < 12 or (drawn[1:] != order).mean() > 0.5
 
 
 def test_presentations_that_are_missing_keep_their_neighbours() -> None:
