@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.signal import lfilter
@@ -293,7 +294,7 @@ def test_a_decoder_chooses_as_tune_does(which: int) -> None:
     decoder = Decoder(x, fit, ask, groups[fit], kind, "cpu")
     order = np.stack([rng.permutation(120) for _ in range(7)], axis=1)
     y = np.asarray(kind.values, dtype=np.float64)[order]
-    found = decoder.errors(y[fit], y[ask])
+    found = decoder.errors(torch.from_numpy(y[fit]), torch.from_numpy(y[ask])).numpy()
     for c in range(7):
         target = replace(kind, values=kind.values[order[:, c]])
         settings = tune(x[fit], target, fit, groups[fit])
@@ -302,9 +303,9 @@ def test_a_decoder_chooses_as_tune_does(which: int) -> None:
     table = judge(x[fit], groups[fit])
     assert table is not None
     nearest = neighbours(x[fit], x[ask], table.ks[-1], metric="cosine")
-    means = Means(nearest, table.ks, 100)
+    means = Means(torch.from_numpy(nearest), table.ks)
     plain = Target(rng.standard_normal((120, 1)), np.zeros(1))
-    numbers = plain.values[fit].astype(np.float32)
+    numbers = torch.from_numpy(plain.values[fit].astype(np.float32))
     for mine, theirs in zip(
         means(numbers), predictions(plain, fit, nearest, table.ks), strict=True
     ):
@@ -317,7 +318,8 @@ def test_distances_are_those_of_the_score() -> None:
     said = rng.uniform(0, 7, (40, 2))
     angle = 2 * np.pi * said[:, 0] / 7
     numbers = np.stack([np.cos(angle), np.sin(angle), said[:, 1]], axis=1).astype(np.float32)
-    found = distances(circle, numbers, np.asarray(circle.values)[:, None])[:, 0]
+    truth = torch.from_numpy(np.asarray(circle.values)[:, None])
+    found = distances(circle, torch.from_numpy(numbers), truth)[:, 0]
     np.testing.assert_allclose(found, error(circle, np.arange(40), said), atol=1e-4)
 
 

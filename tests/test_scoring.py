@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from grevy.decode import Target
+from grevy.decode import Target, error
 from grevy.evaluate import (
     EMBEDDING,
     RAW,
@@ -20,7 +21,7 @@ from grevy.evaluate import (
     label_problem,
 )
 from grevy.recording import Label
-from grevy.scoring import Jackknife, differences, scores
+from grevy.scoring import Jackknife, differences, every_score, scores
 from grevy.splits import block_plan, repeat_plan
 from test_evaluate import _features, recording_of
 from test_splits import session
@@ -120,6 +121,79 @@ def test_intervals_are_jackknifed_over_what_is_tested_and_what_is_learnt_from() 
         without.append(of(found, rest, values))
     expected = Jackknife(of(found, found.group >= 0, found.values[EMBEDDING]), np.array(without))
     assert (row.value, row.low, row.high) == pytest.approx(expected.interval())
+
+
+def _one_score(
+    metric: str, problem: Problem, p: Predicted, rows: np.ndarray, said: np.ndarray
+) -> float:
+    """A score as it is defined, from the rows that are there."""
+    far = error(problem.target, p.samples[rows], said[rows])
+    y = np.asarray(problem.target.values[p.samples[rows]], dtype=np.float64)
+    of = [p.group[rows] == g for g in np.unique(p.group[rows])]
+    if metric == "r2":
+        return float(1 - np.square(far).sum() / np.square(y - y.mean(axis=0)).sum())
+    if metric == "median error":
+        return float(np.mean([np.median(far[g]) for g in of]))
+    if metric == "accuracy":
+        return float(np.mean([np.mean(far[g] <= problem.tolerance[0]) for g in of]))
+    each = []
+    for g in of:
+        columns = [
+            0.0 if np.ptp(s) == 0 else float(stats.spearmanr(t, s).statistic)
+            for t, s in zip(y[g].T, said[rows][g].T, strict=True)
+            if np.ptp(t) > 0
+        ]
+        each += [float(np.mean(columns))] if columns else []
+    return float(np.mean([e for e in each if np.isfinite(e)] or [np.nan]))
+
+
+@pytest.mark.parametrize("kind", ["a quantity", "two quantities", "a circle", "classes"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_score_and_its_jackknife_are_those_written_out(kind: str, seed: int) -> None:
+    """Repeats of unequal length, in no order, some never tested; some methods say nothing."""
+    rng = np.random.default_rng([seed, len(kind)])
+    n, wide = 400, 2 if kind == "two quantities" else 1
+    y = np.round(rng.uniform(0, 6, (n, wide)), 1)
+    target = Target(y, np.full(wide, 7.0 if kind == "a circle" else 0.0))
+    if kind == "classes":
+        target = Target(rng.integers(0, 5, (n, 1)), np.zeros(1), 5)
+    group = rng.choice(6, n, p=[0.3, 0.3, 0.2, 0.1, 0.09, 0.01])
+    y[group == 3] = 2.0  # there is no order in this one
+    problem = Problem("x", target, np.zeros(n, np.int64), ("",), "m", (0.4,))
+
+    def said() -> np.ndarray:
+        noisy = np.asarray(target.values) + np.round(rng.standard_normal((n, wide)))
+        return np.asarray(noisy, dtype=np.float64)
+
+    def left_out() -> dict[int, np.ndarray]:  # repeat 7 is learnt from and never tested
+        each = {g: said() for g in (*range(6), 7)}
+        for g, values in each.items():
+            values[(group == g) | (rng.random(n) < 0.2) | (group == (g + 1) % 6)] = np.nan
+        return each
+
+    silent = np.where((group == 2)[:, None], np.nan, said())
+    values = {EMBEDDING: said(), RAW: said(), "flat": np.full((n, wide), 3.0), "silent": silent}
+    without = {EMBEDDING: left_out(), RAW: {2: said()}, "silent": left_out()}
+    constants = tuple(np.full((n, wide), c) for c in (1.0, 2.0, 3.0))
+    p = Predicted(np.arange(n), group, np.zeros(n, np.int64), values, constants, without)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # means of nothing
+        for scored in every_score(problem, p):
+            assert set(scored.each) == {*values, "constant"}
+            for method, words in values.items():
+                found = scored.each[method]
+                keep = np.arange(n)
+                whole = _one_score(scored.metric, problem, p, keep, words)
+                assert found.value == pytest.approx(whole, abs=1e-12, nan_ok=True)
+                repeats = [*range(6), 7]
+                assert len(found.without) == len(repeats)
+                for g, value in zip(repeats, found.without, strict=True):
+                    other = without.get(method, {}).get(g, np.full((n, wide), np.nan))
+                    words_then = np.where(np.isnan(other), words, other)
+                    expected = _one_score(
+                        scored.metric, problem, p, np.flatnonzero(group != g), words_then
+                    )
+                    assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_folds_that_overlap_have_intervals_as_wide_as_those_that_do_not() -> None:

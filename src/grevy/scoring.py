@@ -12,7 +12,7 @@ trained anew for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ __all__ = [
     "confusion",
     "differences",
     "every_score",
-    "jackknife",
     "scores",
 ]
 
@@ -89,109 +88,202 @@ def _metrics(problem: Problem) -> tuple[_Metric, ...]:
     return (*kept, _Metric("rank correlation", "", True), _Metric("r2", "", True))
 
 
-def _statistic(
-    metric: _Metric,
-    problem: Problem,
-    subset: int,
-    rows: NDArray[np.int64],
-    group: NDArray[np.int64],
-    predicted: NDArray[np.float64],
-) -> float:
-    """The mean over repeats of each repeat's score; R2 is pooled over them.
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """What all methods share in one subset: its rows, repeat by repeat, and what is true of them.
 
-    Error, share within the tolerance, Spearman's rank correlation (a constant has none: 0), R2.
-    """
-    far = error(problem.target, rows, predicted)
-    if metric.name == "r2":
-        y = np.asarray(problem.target.values[rows], dtype=np.float64)
-        spread = np.square(y - y.mean(axis=0)).sum()
-        return float(1 - np.square(far).sum() / spread) if spread > 0 else float("nan")
-    if metric.name == "rank correlation":
-        truth = problem.target.values[rows]
-        of = [_rank_correlation(truth[group == g], predicted[group == g]) for g in np.unique(group)]
-        told = [r for r in of if np.isfinite(r)]
-        return float(np.mean(told)) if told else float("nan")
-    units = [far[group == g] for g in np.unique(group)]
-    if metric.name == "median error":
-        return float(np.mean([np.median(u) for u in units]))
-    return float(np.mean([np.mean(u <= problem.tolerance[subset]) for u in units]))
-
-
-def _rank_correlation(truth: NDArray[Any], predicted: NDArray[np.float64]) -> float:
-    """Spearman's, the mean over columns: 0 for a prediction that is constant, which orders nothing.
-
-    NaN where the truth is constant: there is no order to find.
-    """
-    a, b = (stats.rankdata(x, axis=0) for x in (truth, predicted))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    spread, said = np.square(a).sum(axis=0), np.square(b).sum(axis=0)
-    varies = spread > 0
-    if not varies.any():
-        return float("nan")
-    r = (a * b).sum(axis=0)[varies] / np.sqrt(spread * np.where(said > 0, said, 1))[varies]
-    return float(r.mean())
-
-
-def jackknife(
-    metric: _Metric,
-    problem: Problem,
-    subset: int,
-    p: Predicted,
-    at: NDArray[np.int64],
-    values: NDArray[np.float64],
-    without: Mapping[int, NDArray[np.float64]],
-) -> Jackknife:
-    """A method's score in one subset, and without each repeat that was tested or learnt from.
-
-    Parameters
+    Attributes
     ----------
-    metric, problem, subset
-    p : Predicted
-    at : array of int64, shape (n,)
-        Rows of the subset.
-    values : array of float64, shape (N, d)
-        What the method said.
-    without : mapping of group to array of float64, shape (N, d)
-        What it would have said without a group; NaN where that was not there to learn from.
+    rows : array of int64, shape (n,)
+        Of `Predicted`, sorted by repeat.
+    repeats : array of int64, shape (G,)
+        That are tested.
+    of : array of int64, shape (n,)
+        Place in `repeats` of each row.
+    left_out : list of int
+        Repeats that are tested, or that any method learnt from: alike for all methods.
+    truth : array, shape (n, d)
+    ranks : array of float64, shape (n, d)
+        Of the truth in its repeat, less their mean.
+    spread : array of float64, shape (1 + len(left_out),)
+        Squared distance of the truth from its mean; then without each of `left_out`.
     """
 
-    def of(some: NDArray[np.int64], said: NDArray[np.float64]) -> float:
-        return _statistic(metric, problem, subset, p.samples[some], p.group[some], said)
+    rows: NDArray[np.int64]
+    repeats: NDArray[np.int64]
+    of: NDArray[np.int64]
+    left_out: list[int]
+    truth: NDArray[Any]
+    ranks: NDArray[np.float64]
+    spread: NDArray[np.float64]
 
-    found = []
-    for g in _repeats(p, at):
-        rest = at[p.group[at] != g]
-        said = values[rest]
-        if g in without:
-            said = np.where(np.isnan(without[g][rest]), said, without[g][rest])
-        if len(rest):
-            found.append(of(rest, said))
-    return Jackknife(of(at, values[at]), np.array(found))
+    def rest(self, g: int | None) -> NDArray[np.bool_]:
+        """Which of `repeats` are left without one."""
+        return np.asarray(self.repeats != g if g is not None else np.ones(len(self.repeats), bool))
+
+    def blocks(self, some: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
+        """Rows of the subset (k, m) of those of some repeats that have m rows, for each m."""
+        sizes = np.bincount(self.of, minlength=len(self.repeats))
+        begin = np.cumsum(sizes) - sizes
+        for m in np.unique(sizes[some]):
+            yield begin[some & (sizes == m), None] + np.arange(m)
 
 
-def _repeats(p: Predicted, at: NDArray[np.int64]) -> list[int]:
-    """Repeats that some rows are of, or that any method learnt from for them: alike for all."""
+def _subset(problem: Problem, p: Predicted, at: NDArray[np.int64]) -> _Subset:
+    rows = at[np.argsort(p.group[at], kind="stable")]
+    repeats, of = np.unique(p.group[rows], return_inverse=True)
     learnt = {
         g
         for without in p.without.values()
         for g, said in without.items()
         if np.isfinite(said[at]).any()
     }
-    return sorted({*np.unique(p.group[at]).tolist(), *learnt})
+    left_out = sorted({*repeats.tolist(), *learnt})
+    truth = problem.target.values[p.samples[rows]]
+    y = np.asarray(truth, dtype=np.float64)
+    whole = [y, *(y[p.group[rows] != g] for g in left_out)]
+    spread = np.array([np.square(v - v.mean(axis=0)).sum() if len(v) else np.nan for v in whole])
+    shared = _Subset(rows, repeats, of, left_out, truth, np.empty(truth.shape), spread)
+    for block in shared.blocks(shared.rest(None)):
+        shared.ranks[block] = _ranks(truth[block])
+    return shared
+
+
+def _ranks(x: NDArray[Any]) -> NDArray[np.float64]:
+    """Ranks in each repeat, less their mean, (k, m, d)."""
+    ranks = stats.rankdata(x, axis=1)
+    return np.asarray(ranks - ranks.mean(axis=1, keepdims=True))
+
+
+def _of_repeats(
+    metrics: Sequence[_Metric],
+    problem: Problem,
+    tolerance: float,
+    shared: _Subset,
+    samples: NDArray[np.int64],
+    said: NDArray[np.float64],
+    some: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Every metric of some repeats, (metrics, number of them): of R2 the squared error.
+
+    Error, share within the tolerance, Spearman's rank correlation (`_rank_correlation`).
+    """
+    out = np.empty((len(metrics), len(shared.repeats)))
+    for block in shared.blocks(some):
+        far = error(problem.target, samples[block.ravel()], said[block.ravel()])
+        far = far.reshape(block.shape)
+        mine = shared.of[block[:, 0]]
+        for row, metric in zip(out, metrics, strict=True):
+            match metric.name:
+                case "median error":
+                    row[mine] = np.median(far, axis=1)
+                case "accuracy":
+                    row[mine] = np.mean(far <= tolerance, axis=1)
+                case "rank correlation":
+                    row[mine] = _rank_correlation(shared.ranks[block], _ranks(said[block]))
+                case _:
+                    row[mine] = np.square(far).sum(axis=1)
+    return out[:, some]
+
+
+def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of ranks (k, m, d) less their mean, the mean over columns, (k,).
+
+    0 for a prediction that is constant, which orders nothing; NaN where the truth is constant, and
+    there is no order to find.
+    """
+    spread, said = np.square(a).sum(axis=1), np.square(b).sum(axis=1)
+    told = spread > 0
+    r = (a * b).sum(axis=1) / np.sqrt(np.where(told, spread, 1) * np.where(said > 0, said, 1))
+    columns = told.sum(axis=1)
+    return np.asarray(
+        np.where(columns > 0, np.where(told, r, 0).sum(axis=1) / np.maximum(columns, 1), np.nan)
+    )
+
+
+def _over_repeats(metric: _Metric, each: NDArray[np.float64], spread: float) -> float:
+    """The mean over repeats of each repeat's score; R2 is pooled over them."""
+    if metric.name == "r2":
+        return float(1 - each.sum() / spread) if spread > 0 else float("nan")
+    if metric.name == "rank correlation":
+        each = each[np.isfinite(each)]
+    return float(np.mean(each)) if len(each) else float("nan")
+
+
+def _jackknives(
+    metrics: Sequence[_Metric],
+    problem: Problem,
+    subset: int,
+    p: Predicted,
+    shared: _Subset,
+    values: NDArray[np.float64],
+    without: Mapping[int, NDArray[np.float64]],
+) -> list[Jackknife]:
+    """A method's scores in one subset, and without each repeat that was tested or learnt from.
+
+    Where a repeat is missing, only those are scored again of which something else would have been
+    said.
+
+    Parameters
+    ----------
+    metrics, problem, subset
+    p : Predicted
+    shared : _Subset
+    values : array of float64, shape (N, d)
+        What the method said.
+    without : mapping of group to array of float64, shape (N, d)
+        What it would have said without a group; NaN where that was not there to learn from.
+    """
+    samples, said = p.samples[shared.rows], values[shared.rows]
+
+    def of(words: NDArray[np.float64], some: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return _of_repeats(
+            metrics, problem, problem.tolerance[subset], shared, samples, words, some
+        )
+
+    whole = of(said, shared.rest(None))
+    found = []
+    for g in shared.left_out:
+        each, rest = whole.copy(), shared.rest(g)
+        if g in without:
+            other = without[g][shared.rows]
+            new = ~np.isnan(other)
+            changed = np.bincount(shared.of[new.any(axis=1)], minlength=len(rest)) > 0
+            changed &= rest
+            each[:, changed] = of(np.where(new, other, said), changed)
+        found.append(each[:, rest])
+    return [
+        Jackknife(
+            _over_repeats(metric, whole[i], shared.spread[0]),
+            np.array(
+                [
+                    _over_repeats(metric, each[i], spread)
+                    for each, spread in zip(found, shared.spread[1:], strict=True)
+                    if each.size
+                ]
+            ),
+        )
+        for i, metric in enumerate(metrics)
+    ]
 
 
 def _every_method(
-    metric: _Metric, problem: Problem, subset: int, p: Predicted, at: NDArray[np.int64]
-) -> dict[str, Jackknife]:
-    """The score of every method, the best constant last."""
+    problem: Problem, subset: int, p: Predicted, at: NDArray[np.int64]
+) -> Iterator[tuple[_Metric, dict[str, Jackknife]]]:
+    """For each metric the score of every method, the best constant last."""
+    metrics, shared = _metrics(problem), _subset(problem, p, at)
 
-    def of(values: NDArray[np.float64], without: Mapping[int, NDArray[np.float64]]) -> Jackknife:
-        return jackknife(metric, problem, subset, p, at, values, without)
+    def of(
+        values: NDArray[np.float64], without: Mapping[int, NDArray[np.float64]]
+    ) -> list[Jackknife]:
+        return _jackknives(metrics, problem, subset, p, shared, values, without)
 
     constants = [of(c, {}) for c in p.constants]
-    best = max(constants, key=lambda c: c.value * (1 if metric.higher else -1))
     each = {method: of(values, p.without.get(method, {})) for method, values in p.values.items()}
-    return {**each, CONSTANT: best}
+    for i, metric in enumerate(metrics):
+        sign = 1 if metric.higher else -1
+        best = max((c[i] for c in constants), key=lambda c: c.value * sign)
+        yield metric, {**{method: found[i] for method, found in each.items()}, CONSTANT: best}
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,10 +319,10 @@ def every_score(problem: Problem, predicted: Predicted) -> list[Scored]:
             metric.unit,
             metric.higher,
             len(np.unique(predicted.group[at])),
-            _every_method(metric, problem, s, predicted, at),
+            each,
         )
         for s, name, at in by_subset(problem, predicted)
-        for metric in _metrics(problem)
+        for metric, each in _every_method(problem, s, predicted, at)
     ]
 
 

@@ -14,10 +14,13 @@ from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
 from ..processors import side_by_side
 from ..splits import Plan, memory, trained_samples
 from ..windows import Spans
-from .decoder import AT_ONCE, Decoder, columns_of
+from .decoder import Decoder, medians
 from .values import Tested
 
 __all__ = ["blocks_forget", "exchanged", "label_blocks"]
+
+_AT_ONCE = 128
+"""Nulls whose labels are dealt out at once: a row of the whole session each."""
 
 
 def blocks_forget(problem: Problem, plan: Plan, n: int) -> str:
@@ -104,7 +107,6 @@ def label_blocks(
     Tested
     """
     values = np.asarray(problem.target.values, dtype=np.float64)
-    at_once = max(1, AT_ONCE // columns_of(problem.target))
 
     def of(fold: int) -> list[NDArray[np.float64]]:  # of each scored block, (n + 1,)
         f = features[fold]
@@ -113,16 +115,20 @@ def label_blocks(
         tested = plan.tested[fold][f.samples]
         fit, ask = learnt_and_asked(problem.subset[f.samples] >= 0, groups, trained, tested)
         decoder = Decoder(f.values[EMBEDDING], fit, ask, groups[fit], problem.target, device)
-        asked, parts = groups[ask], []
-        for begin in range(0, n + 1, at_once):
-            taken = exchanged(plan, np.arange(begin, min(begin + at_once, n + 1)), seed)
-            y, truth = values[taken[f.samples[fit]]], values[taken[f.samples[ask]]]
+        asked, parts, step = groups[ask], [], min(_AT_ONCE, decoder.at_once)
+        scored = [np.flatnonzero(asked == g) for g in np.unique(asked)]
+        for begin in range(0, n + 1, step):
+            taken = exchanged(plan, np.arange(begin, min(begin + step, n + 1)), seed)
+            y, truth = (
+                torch.from_numpy(values[taken[f.samples[rows]]]).to(decoder.device)
+                for rows in (fit, ask)
+            )
             far = decoder.errors(y, truth)
-            each = [far[asked == g] for g in np.unique(asked)]
+            each = [far[rows] for rows in scored]
             if problem.target.n_classes:
-                parts.append(np.stack([1 - e.mean(axis=0) for e in each]))
+                parts.append(np.stack([1 - e.mean(dim=0).cpu().numpy() for e in each]))
             else:
-                parts.append(np.stack([np.median(e, axis=0) for e in each]))
+                parts.append(np.stack([medians(e) for e in each]))
         return list(np.concatenate(parts, axis=1).astype(np.float64))
 
     found = [row for rows in side_by_side(of, range(len(features))) for row in rows]

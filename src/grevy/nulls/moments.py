@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..draws import Purpose, uniforms
 from ..errors import DataError
@@ -14,7 +15,7 @@ from ..evaluate import EMBEDDING, Features, Problem, learnt_and_asked
 from ..processors import side_by_side
 from ..splits import Plan, trained_samples
 from ..windows import Spans
-from .decoder import AT_ONCE, Decoder
+from .decoder import Decoder, medians
 from .values import Tested
 
 __all__ = ["shifted", "shifted_samples", "time_locked"]
@@ -47,7 +48,6 @@ def time_locked(
         Nulls.
     seed : int
     device : str
-        Where neighbours are looked for.
 
     Returns
     -------
@@ -57,6 +57,8 @@ def time_locked(
         raise DataError("labels are shifted where they are moments of a presentation; found others")
 
     def of(s: int) -> Tested | None:
+        shown = plan.group[problem.subset == s]
+        turns = _turns(shown[shown >= 0], np.arange(n + 1), seed, s)
         found: list[NDArray[np.float64]] = []  # of each scored presentation, (n + 1,)
         for fold, f in enumerate(features):
             subset, groups = problem.subset[f.samples], plan.group[f.samples]
@@ -68,7 +70,7 @@ def time_locked(
             moments = np.asarray(problem.target.values[f.samples[here], 0], dtype=np.float64)
             own = groups[here]
             decoder = Decoder(f.values[EMBEDDING], fit, ask, groups[fit], problem.target, device)
-            found += _medians(decoder, here, moments, own, groups[ask], n, seed, s)
+            found += _medians(decoder, here, moments, own, groups[ask], turns)
         if not found:
             return None
         values = np.mean(found, axis=0)
@@ -80,27 +82,54 @@ def time_locked(
     return [t for t in side_by_side(of, range(len(problem.names))) if t is not None]
 
 
+_Turns = Mapping[int, NDArray[np.float64]]
+"""By which share of its length each presentation is shifted under each null."""
+
+
+def _turns(
+    shown: NDArray[np.int64], nulls: NDArray[np.int64], seed: int, stimulus: int
+) -> _Turns:
+    def of(g: int) -> NDArray[np.float64]:
+        purpose = Purpose.NULL + 256 * (1 + stimulus * 4096 + g)
+        u = uniforms(seed, purpose, torch.from_numpy(nulls), 1).numpy()[:, 0]
+        return np.where(nulls == 0, 0.0, u)
+
+    return {g: of(g) for g in np.unique(shown).tolist()}
+
+
 def _medians(
     decoder: Decoder,
     here: NDArray[np.int64],
     moments: NDArray[np.float64],
     own: NDArray[np.int64],
     asked: NDArray[np.int64],
-    n: int,
-    seed: int,
-    stimulus: int,
+    turns: _Turns,
 ) -> list[NDArray[np.float64]]:
-    """Median error of every presentation that is asked for, under the truth and n nulls."""
+    """Median error of every presentation that is asked for, under the truth and every null."""
     place = np.empty(int(here.max()) + 1, dtype=np.int64)
     place[here] = np.arange(len(here))
-    fit, ask = place[decoder.fit], place[decoder.ask]
+    fit, ask = (torch.from_numpy(place[r]).to(decoder.device) for r in (decoder.fit, decoder.ask))
+    scored = [torch.from_numpy(np.flatnonzero(asked == g)) for g in np.unique(asked)]
+    scored = [rows.to(decoder.device) for rows in scored]
     parts = []
-    for begin in range(0, n + 1, AT_ONCE):
-        some = np.arange(begin, min(begin + AT_ONCE, n + 1))
-        y = moments[shifted(own, some, seed, stimulus)][..., None]
+    for begin in range(0, len(next(iter(turns.values()))), decoder.at_once):
+        some = {g: turn[begin : begin + decoder.at_once] for g, turn in turns.items()}
+        y = _moved(moments, own, some, decoder.device)[..., None]
         far = decoder.errors(y[fit], y[ask])
-        parts.append(np.stack([np.median(far[asked == g], axis=0) for g in np.unique(asked)]))
+        parts.append(np.stack([medians(far[rows]) for rows in scored]))
     return list(np.concatenate(parts, axis=1).astype(np.float64))
+
+
+def _moved(
+    moments: NDArray[np.float64], own: NDArray[np.int64], turns: _Turns, device: torch.device
+) -> Tensor:
+    """`moments` of the rows that are taken instead (`shifted`), where they are needed, (n, c)."""
+    out = torch.empty((len(own), len(next(iter(turns.values())))), device=device)
+    for rows, shift in _shifts(own, turns):
+        twice = torch.from_numpy(np.tile(moments[rows], 2).astype(np.float32)).to(device)
+        at = torch.arange(len(rows), device=device)[:, None] + torch.from_numpy(shift).to(device)
+        out[torch.from_numpy(rows).to(device)] = twice[at]
+    return out
 
 
 def shifted(
@@ -111,13 +140,18 @@ def shifted(
     Null 0 is the truth.
     """
     out = np.empty((len(own), len(nulls)), dtype=np.int64)
-    for g in np.unique(own):
-        rows = np.flatnonzero(own == g)
-        purpose = Purpose.NULL + 256 * (1 + stimulus * 4096 + int(g))
-        u = uniforms(seed, purpose, torch.from_numpy(nulls), 1).numpy()[:, 0]
-        shift = np.where(nulls == 0, 0, (u * len(rows)).astype(np.int64))
+    for rows, shift in _shifts(own, _turns(own, nulls, seed, stimulus)):
         out[rows] = rows[(np.arange(len(rows))[:, None] + shift) % len(rows)]
     return out
+
+
+def _shifts(
+    own: NDArray[np.int64], turns: _Turns
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows of each presentation, and by how many of them its moments go round."""
+    for g in np.unique(own).tolist():
+        rows = np.flatnonzero(own == g)
+        yield rows, (turns[g] * len(rows)).astype(np.int64)
 
 
 def shifted_samples(
