@@ -62,9 +62,11 @@ def test_a_far_origin_does_not_blur_euclidean_neighbours() -> None:
     assert (found == true).mean() > 0.99
 
 
-def test_own_group_is_never_a_neighbour_and_missing_ones_are_left_out() -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_own_group_is_never_a_neighbour_and_missing_ones_are_left_out(mixed: bool) -> None:
     rng = np.random.default_rng(2)
     x, group = _points(rng, 40), np.repeat(np.arange(4), 10)
+    group = rng.permutation(group) if mixed else group
     found = neighbours(x, x, 35, train_group=group, query_group=group)
     assert (found[:, 30:] == -1).all()
     assert (group[found[:, :30]] != group[:, None]).all()

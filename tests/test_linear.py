@@ -69,6 +69,32 @@ def test_one_group_and_one_class_are_enough(n_classes: int) -> None:
     np.testing.assert_allclose(said, values[15:])
 
 
+@pytest.mark.parametrize("period", [0.0, 5.0])
+def test_regressions_from_sums_are_scikit_learns(period: float) -> None:
+    """Features far from zero, a label far from zero, groups of unequal size; more columns too."""
+    rng = np.random.default_rng()
+    for features in (6, 150):
+        groups = rng.choice(5, 120)
+        x = (100 + rng.standard_normal((120, features))).astype(np.float32)
+        y = 1000 + x[:, :1] + rng.standard_normal((120, 1))
+        target, rows = Target(y, np.array([period])), np.arange(120)
+        query = (100 + rng.standard_normal((30, features))).astype(np.float32)
+        found = say_without(x, rows, groups, query, target, 0.5)
+        for g, said in found.items():
+            rest = groups != g
+            wide = x[rest].astype(np.float64)  # in float32 it is scikit-learn that is inexact
+            expected = fit_and_say(wide, rows[rest], query, target, 0.5)
+            np.testing.assert_allclose(said, expected, rtol=1e-6)
+
+
+def test_features_of_huge_scale_that_repeat_one_another_are_decoded() -> None:
+    x, y = _linear(5, 0.1)
+    wide = np.float32(2**40) * np.concatenate([x, x, x], axis=1)
+    target, groups = Target(y, np.zeros(2)), np.arange(300) // 60
+    for said in say_without(wide, np.arange(300), groups, wide, target, 0.1).values():
+        assert np.abs(said - y).mean() < 0.2
+
+
 @pytest.mark.parametrize("n_classes", [0, 4])
 def test_without_a_group_is_as_if_it_had_not_been_there(n_classes: int) -> None:
     rng = np.random.default_rng()
@@ -83,6 +109,7 @@ def test_without_a_group_is_as_if_it_had_not_been_there(n_classes: int) -> None:
     assert set(found) == set(range(9))
     for g, said in found.items():
         rest = groups != g
-        expected = fit_and_say(x[rest], rows[rest], query, target, 10.0)
+        some = x[rest] if n_classes else x[rest].astype(np.float64)
+        expected = fit_and_say(some, rows[rest], query, target, 10.0)
         np.testing.assert_allclose(said, expected, rtol=1e-9)
     assert say_without(x, rows, np.zeros(135, dtype=int), query, target, 10.0) == {}

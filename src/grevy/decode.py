@@ -159,9 +159,7 @@ def neighbours(
         centre = a.mean(dim=0)
         a, b = a - centre, b - centre
         bias = -0.5 * a.square().sum(dim=1)
-    own = None
-    if train_group is not None and query_group is not None:
-        own = (torch.from_numpy(train_group).to(where), torch.from_numpy(query_group).to(where))
+    own = None if train_group is None or query_group is None else (train_group, query_group)
     found = torch.empty((len(b), k), dtype=torch.int64)
     step = max(1, _PAIRS_AT_ONCE[where.type] // len(a))
     on_cpu = where.type == "cpu"
@@ -177,7 +175,7 @@ def neighbours(
         else:
             similar = torch.addmm(bias, b[i:j], columns)
         if own is not None:
-            similar.masked_fill_(own[0][None, :] == own[1][i:j, None], -torch.inf)
+            _hide(similar, own[0], own[1][i:j])
         values, place = _top(similar, k)
         found[i:j] = torch.where(torch.isneginf(values), -1, place).cpu()
 
@@ -192,6 +190,20 @@ def neighbours(
     else:
         search(0, len(b))
     return found.numpy()
+
+
+def _hide(similar: Tensor, train: NDArray[np.int64], query: NDArray[np.int64]) -> None:
+    """Take rows and columns of equal group apart."""
+    if similar.device.type != "cpu":
+        a, b = (torch.from_numpy(each).to(similar.device) for each in (train, query))
+        similar.masked_fill_(a[None, :] == b[:, None], -torch.inf)
+        return
+    for g in np.unique(query):  # far fewer numbers than a mask of all has
+        rows, columns = np.flatnonzero(query == g), np.flatnonzero(train == g)
+        if len(columns) and columns[-1] - columns[0] == len(columns) - 1:
+            similar.numpy()[rows, columns[0] : columns[-1] + 1] = -np.inf
+        else:
+            similar.numpy()[rows[:, None], columns] = -np.inf
 
 
 def _top(similar: Tensor, k: int) -> tuple[Tensor, Tensor]:

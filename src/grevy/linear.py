@@ -1,14 +1,15 @@
 """Linear decoders, by scikit-learn: what is reached without an embedding and without neighbours.
 
 Ridge regression for quantities (on the circle for its sine and cosine), linear discriminant
-analysis with a shrunk covariance (Ledoit & Wolf 2004) for classes.
+analysis with a shrunk covariance (Ledoit & Wolf 2004) for classes. Where many regressions are made
+of the same groups, each is solved from sums over its groups (`_Sums`), which are taken once.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lstsq
+from scipy.linalg import LinAlgError, lstsq, solve
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
@@ -58,9 +59,10 @@ def best_penalty(
     if target.n_classes or folds < 2:
         return _PENALTIES[1]
     errors = np.zeros(len(_PENALTIES))
+    sums = _Sums(train, np.asarray(target.values[train_rows], dtype=np.float64), groups, target)
     for fit, judge in GroupKFold(folds).split(train, groups=groups):
         for i, alpha in enumerate(_PENALTIES):
-            said = fit_and_say(train[fit], train_rows[fit], train[judge], target, alpha)
+            said = sums.say(np.unique(groups[fit]), train[judge], alpha)
             errors[i] += error(target, train_rows[judge], said).sum()
     return _PENALTIES[int(errors.argmin())]
 
@@ -93,21 +95,69 @@ def say_without(
 
     Most groups are of one class: the moments of the others stay as they are.
     """
-    without = {}
-    y = np.asarray(target.values[train_rows], dtype=np.float64)[:, 0]
-    of = {c: np.flatnonzero(y == c) for c in np.unique(y)} if target.n_classes else {}
+    values = np.asarray(target.values[train_rows], dtype=np.float64)
+    there = np.unique(groups)
+    if len(there) < 2:
+        return {}
+    if not target.n_classes:
+        sums = _Sums(train, values, groups, target)
+        return {int(g): sums.say(there[there != g], query, penalty) for g in there}
+    without, y = {}, values[:, 0]
+    of = {c: np.flatnonzero(y == c) for c in np.unique(y)}
     whole = {c: _moments(train[rows]) for c, rows in of.items()}
-    for g in np.unique(groups):
+    for g in there:
         rest = groups != g
-        if not rest.any():
-            continue
-        if not target.n_classes:
-            said = fit_and_say(train[rest], train_rows[rest], query, target, penalty)
-        else:
-            left = whole | {c: _moments(train[of[c][rest[of[c]]]]) for c in np.unique(y[~rest])}
-            said = _discriminate({c: m for c, m in left.items() if m[0]}, query)
-        without[int(g)] = said
+        left = whole | {c: _moments(train[of[c][rest[of[c]]]]) for c in np.unique(y[~rest])}
+        without[int(g)] = _discriminate({c: m for c, m in left.items() if m[0]}, query)
     return without
+
+
+class _Sums:
+    """Ridge regressions on any of some groups, as `fit_and_say`, from sums over each of them.
+
+    Parameters
+    ----------
+    train : array of float32, shape (n, F)
+    values : array of float64, shape (n, d)
+        Of the target.
+    groups : array of int64, shape (n,)
+    target : Target
+    """
+
+    def __init__(
+        self,
+        train: NDArray[np.float32],
+        values: NDArray[np.float64],
+        groups: NDArray[np.int64],
+        target: Target,
+    ) -> None:
+        y = _unrolled(values, target.periods)
+        # From the mean of all rows, so that products of what is left lose no digits.
+        self.centre, self.middle = train.mean(axis=0, dtype=np.float64), y.mean(axis=0)
+        self.target, self.groups = target, np.unique(groups)
+        x, y = train - self.centre, y - self.middle
+        some = [(x[groups == g], y[groups == g]) for g in self.groups]
+        self.n = np.array([len(a) for a, _ in some])
+        self.x = np.array([a.sum(axis=0) for a, _ in some])
+        self.y = np.array([b.sum(axis=0) for _, b in some])
+        self.xx = np.array([a.T @ a for a, _ in some])
+        self.xy = np.array([a.T @ b for a, b in some])
+
+    def say(
+        self, fit: NDArray[np.int64], query: NDArray[np.float32], penalty: float
+    ) -> NDArray[np.float64]:
+        """Decode query rows by the regression on some groups, shape (q, d)."""
+        i = np.flatnonzero(np.isin(self.groups, fit))
+        n, x, y = self.n[i].sum(), self.x[i].sum(axis=0), self.y[i].sum(axis=0)
+        square = self.xx[i].sum(axis=0) - np.outer(x, x) / n
+        square.flat[:: len(square) + 1] += penalty
+        right = self.xy[i].sum(axis=0) - np.outer(x, y) / n
+        try:
+            weights = solve(square, right, assume_a="pos")
+        except LinAlgError:  # the penalty is lost beside features of huge scale
+            weights = lstsq(square, right)[0]
+        found = query @ weights + (self.middle + y / n - (self.centre + x / n) @ weights)
+        return _rolled(found, self.target.periods)
 
 
 _Moments = tuple[int, NDArray[np.float64], NDArray[np.float64]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import fft, ifft, next_fast_len
 
 from .decode import Target
 from .draws import Purpose, permutation
@@ -350,8 +351,8 @@ def autocorrelation(target: Target, known: NDArray[np.bool_], epochs: Spans) -> 
         """Sums of products of samples that are so far apart, for every lag."""
         total = np.zeros(longest)
         for a, b in epochs:
-            power = np.abs(np.fft.fft(z[a:b], 2 * (b - a))) ** 2
-            total[: b - a] += np.fft.ifft(power)[: b - a].real
+            power = np.abs(fft(z[a:b], next_fast_len(2 * (b - a)))) ** 2
+            total[: b - a] += ifft(power)[: b - a].real
         return total
 
     centred = [np.where(counted, c - np.mean(c[counted]), 0) for c in columns]
