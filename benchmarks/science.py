@@ -162,7 +162,7 @@ def one_time_locked_trained(seed: int) -> float:
         batch_size=256, seed=seed,
     )  # fmt: skip
     spans = [training_spans(plan, epochs, fold) for fold in range(plan.n_folds)]
-    runs = train([recording], [with_spans(config, s) for s in spans], device="cpu")
+    runs = train([recording], [with_spans(config, s) for s in spans])
     features = [
         features_of(recording, plan.spans, s, r, baselines=False)
         for s, r in zip(spans, runs, strict=True)
@@ -280,7 +280,7 @@ ROWS: dict[str, tuple[int, Callable[[int, int], Row]]] = {
         lambda n, jobs: level(partial(one_identity, whole=True), n, jobs),
     ),
     "level_label": (1000, lambda n, jobs: level(one_label, n, jobs)),
-    "level_time_locked, trained": (40, lambda n, jobs: level(one_time_locked_trained, n, jobs)),
+    "level_time_locked, trained": (400, lambda n, jobs: level(one_time_locked_trained, n, jobs)),
     "coverage": (500, coverage),
     "coverage, everything": (500, coverage_of_everything),
     "power": (20, lambda n, jobs: power(n, jobs, STRENGTHS, 0.9)),
