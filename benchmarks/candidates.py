@@ -5,8 +5,9 @@
 All real recordings of parity.py and two modes. Round "choose" sees the first 80 % of a recording
 only: it trains on the first 80 % of that and scores the rest. Round "confirm" trains on the whole
 first 80 %, with other seeds, and scores the last 20 %: what is said of a candidate that was picked
-in the first round is not optimistic in the second. Every candidate is decoded as it is and smoothed
-as the preset does (the same fits). The gain of a candidate is relative to the plain settings of the
+in the first round is not optimistic in the second. (Those below "joined" were thought of when both
+rounds of the others had been seen.) Every candidate is decoded as it is and smoothed as the preset
+does (the same fits). The gain of a candidate is relative to the plain settings of the
 same seed and task, positive where it is better: of an error its relative decrease, of an accuracy
 or R2 the decrease of what is missing to 1.
 """
@@ -44,6 +45,8 @@ TASKS = [t for t in tasks() if t.dataset not in ("flow", "ring") and t.mode != "
 TAIL = 0.2
 """Share of the steps that averaging or a smaller learning rate takes."""
 SNAPSHOTS = 8
+LOOKS = {"plain": 0.0, "smoothed": float(PRESETS["robust"]["smoothing"])}
+"""How embeddings are decoded: by the width of the Gaussian that smooths them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,24 @@ CANDIDATES = {
     "two seeds side by side": Candidate(members=2),
     "window of 20 samples": Candidate(architecture="offset20-model"),
     "window of 36 samples": Candidate(architecture="offset36-model"),
+    "temperature 0.7": Candidate({"temperature": 0.7}),
+    "temperature 0.5": Candidate({"temperature": 0.5}),
+    "temperature 0.35": Candidate({"temperature": 0.35}),
+    "temperature 0.25": Candidate({"temperature": 0.25}),
+    "temperature 0.15": Candidate({"temperature": 0.15}),
+    "9,000 steps": Candidate({"n_steps": 9000}),
+    "9,000 steps, learned temperature": Candidate({"n_steps": 9000, "learn_temperature": True}),
+    "9,000 steps, temperature 0.5": Candidate({"n_steps": 9000, "temperature": 0.5}),
+    # joined
+    "temperature 0.5, two seeds": Candidate({"temperature": 0.5}, members=2),
+    "temperature 0.35, two seeds": Candidate({"temperature": 0.35}, members=2),
+    "temperature 0.5, learning rate 1e-3": Candidate({"temperature": 0.5, "learning_rate": 1e-3}),
+    "temperature 0.5, channels dropped, 10 %": Candidate(
+        {"temperature": 0.5, "masks": (Mask("neurons", (0.1,)),)}
+    ),
+    "temperature 0.5, window of 20 samples": Candidate(
+        {"temperature": 0.5}, architecture="offset20-model"
+    ),
 }
 
 
@@ -158,7 +179,7 @@ def finished(run: Run, recording: Recording, task: Task, tail: str, device: str)
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Embeddings of both parts of one candidate, task, round and seed, by preset."""
+    """Embeddings of both parts of one candidate, task, round and seed, by look."""
 
     task: Task
     candidate: str
@@ -190,8 +211,8 @@ def fitted(tasks_of_one: Sequence[Task], stage: str, device: str) -> list[Fitted
     by_name = {t.name: t for t in tasks_of_one}
     return [
         Fitted(by_name[t], name, stage, seed, {
-            preset: _parts(members, (train_part, test_part), looked, more, device)
-            for preset, more in PRESETS.items()
+            look: _parts(members, (train_part, test_part), looked, width, device)
+            for look, width in LOOKS.items()
         })
         for (t, name, seed), members in found.items()
     ]  # fmt: skip
@@ -201,11 +222,11 @@ def _parts(
     members: Sequence[Run],
     cut: tuple[slice, slice],
     looked: Sequence[Recording],
-    more: Mapping[str, Any],
+    width: float,
     device: str,
 ) -> tuple[judge.Part, judge.Part]:
     def latents(recording: Recording) -> NDArray[np.float64]:
-        runs = [replace(run, config=replace(run.config, **more)) for run in members]
+        runs = [replace(run, config=replace(run.config, smoothing=width)) for run in members]
         z = [embed(run, recording, device=device).values for run in runs]
         return np.concatenate(z, axis=1).astype(np.float64)
 
@@ -224,10 +245,10 @@ def cut_of(data: Dataset, stage: str) -> tuple[slice, slice]:
 def scored(f: Fitted, data: Dataset) -> dict[str, Any]:
     """Decoding of one fit, smoothed and not; for a rat also its mean embedding in every place."""
     values, places = {}, {}
-    for preset, (first, last) in f.parts.items():
-        values[preset] = judge.decode(first, last, data.target, data.measure)[0]
+    for look, (first, last) in f.parts.items():
+        values[look] = judge.decode(first, last, data.target, data.measure)[0]
         if data.bins is not None:
-            places[preset] = tuple(judge.binned(p.inner, data.bins[p.used]) for p in (first, last))
+            places[look] = tuple(judge.binned(p.inner, data.bins[p.used]) for p in (first, last))
     return {
         "task": f.task.name, "candidate": f.candidate, "round": f.stage, "seed": f.seed,
         "measure": data.measure, "scores": values, "places": places,
@@ -252,14 +273,14 @@ def consistencies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for stage, seeds in ROUNDS.items():
         for name in CANDIDATES:
-            for preset in PRESETS:
+            for look in LOOKS:
                 each = [
                     judge.between_animals(
-                        [places[name, stage, seed, f"{rat}, behavior"][preset] for rat in RATS]
+                        [places[name, stage, seed, f"{rat}, behavior"][look] for rat in RATS]
                     )
                     for seed in seeds
                 ]
-                found.append({"round": stage, "preset": preset, "candidate": name, "R2": each})
+                found.append({"round": stage, "look": look, "candidate": name, "R2": each})
     return found
 
 
@@ -277,25 +298,25 @@ def changes(candidate: Candidate, task: Task) -> bool:
 
 
 def gains(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of every candidate, round and preset: the mean gain over the tasks that it changes."""
+    """Of every candidate, round and look: the mean gain over the tasks that it changes."""
     by_name = {t.name: t for t in TASKS}
     base = {(r["task"], r["round"], r["seed"]): r for r in rows if r["candidate"] == "plain"}
     found = []
     for stage in ROUNDS:
-        for preset in PRESETS:
+        for look in LOOKS:
             for name in [n for n in CANDIDATES if n != "plain"]:
                 by_task: dict[str, list[float]] = {}
                 for r in rows:
                     if (r["candidate"], r["round"]) == (name, stage) and changes(
                         CANDIDATES[name], by_name[r["task"]]
                     ):
-                        plain = base[r["task"], stage, r["seed"]]["scores"][preset]
-                        value = gain(r["measure"], plain, r["scores"][preset])
+                        plain = base[r["task"], stage, r["seed"]]["scores"][look]
+                        value = gain(r["measure"], plain, r["scores"][look])
                         by_task.setdefault(r["task"], []).append(value)
                 means = {task: float(np.mean(v)) for task, v in by_task.items()}
                 mean, ci = mean_ci(list(means.values()))
                 found.append({
-                    "round": stage, "preset": preset, "candidate": name, "gain": mean, "ci": ci,
+                    "round": stage, "look": look, "candidate": name, "gain": mean, "ci": ci,
                     "tasks_better": sum(v > 0 for v in means.values()), "tasks": means,
                 })  # fmt: skip
     return found
@@ -327,12 +348,12 @@ def main() -> None:
     table = gains(rows)
     for row in table:
         print(
-            f"{row['round']:8} {row['preset']:7} {row['candidate']:30} {100 * row['gain']:6.1f} % "
+            f"{row['round']:8} {row['look']:7} {row['candidate']:30} {100 * row['gain']:6.1f} % "
             f"({100 * row['ci'][0]:.1f} to {100 * row['ci'][1]:.1f}), better in "
             f"{row['tasks_better']} of {len(row['tasks'])}"
         )
     for row in agreements:
-        name = f"{row['round']:8} {row['preset']:7} {row['candidate']:30}"
+        name = f"{row['round']:8} {row['look']:7} {row['candidate']:30}"
         print(f"{name} consistency of rats {np.mean(row['R2']):.3f}")
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     if args.json:

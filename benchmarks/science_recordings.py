@@ -30,11 +30,18 @@ from sklearn.linear_model import Ridge
 import parity_judge as judge
 import smoothed_reference
 from grevy import synthetic
-from grevy.config import PRESETS, TrainConfig
+from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
 from grevy.errors import ConfigError
-from grevy.evaluate import EMBEDDING, decode_folds, features_of, frame_problem
-from grevy.model import embed
+from grevy.evaluate import (
+    EMBEDDING,
+    Predicted,
+    Problem,
+    decode_folds,
+    features_of,
+    frame_problem,
+)
+from grevy.model import Run, embed
 from grevy.movie_session import STRENGTHS
 from grevy.pairs import DeltaPairs, TimePairs
 from grevy.quality import persistence, ring_test, surrogate
@@ -118,6 +125,7 @@ OVER: Mapping[str, str] = {
     "movie one": "jackknife over repeats, bounds averaged over {seeds} encoder seeds",
     "session": "one run",
     "robust": "t over {seeds} encoder seeds, one split",
+    "preset": "t over {seeds} encoder seeds, one recording",
     "baselines": "one split",
 }
 
@@ -304,16 +312,20 @@ def flow(n: int, jobs: int) -> Row:
 
 
 # --- the preset "robust" -------------------------------------------------------------------------
-def _plain_and_robust(name: str, seed: int) -> tuple[float, float]:
-    """Scores of one fit, embedded as it is and with the preset."""
+def _by_preset(name: str, seed: int) -> tuple[float, float, float]:
+    """Scores of a plain fit, of the same fit smoothed as the preset does, and of the preset."""
     torch.set_num_threads(1)
     like = next(t for t in tasks() if t.name == name)
     data = load(like.dataset, folder())
     cut = judge.cut(len(data.x))
-    model = estimator("grevy", seed, "cpu", like.parameters).fit(data.x[cut[0]], data.label[cut[0]])
-    found = []
-    for preset in PRESETS.values():
-        run = replace(model.run_, config=replace(model.run_.config, **preset))
+    label = () if like.mode == "time" else (data.label[cut[0]],)
+
+    def fitted(preset: str) -> Run:
+        settings = {**like.parameters, "preset": preset}
+        run: Run = estimator("grevy", seed, "cpu", settings).fit(data.x[cut[0]], *label).run_
+        return run
+
+    def score(run: Run) -> float:
         parts = [
             judge.Part(
                 p.start, p.stop,
@@ -321,21 +333,29 @@ def _plain_and_robust(name: str, seed: int) -> tuple[float, float]:
             )
             for p in cut
         ]  # fmt: skip
-        found.append(judge.decode(*parts, data.target, data.measure)[0])
-    return found[0], found[1]
+        return judge.decode(*parts, data.target, data.measure)[0]
+
+    plain, robust = fitted("plain"), fitted("robust")
+    smooth = replace(plain, config=replace(plain.config, smoothing=robust.config.smoothing))
+    return score(plain), score(smooth), score(robust)
 
 
 def robust(name: str, n: int, jobs: int) -> Row:
-    """Decoding with the preset "robust" beside the same fits without it."""
-    found = np.array(Parallel(jobs)(delayed(_plain_and_robust)(name, 20 + s) for s in range(n)))
-    plain, ours = found.T.tolist()
-    theirs = _decoding(kept("cebra")[name])[1]
-    measure = _decoding(kept("cebra")[name])[0]
+    """Decoding with the preset "robust", and what of its gain smoothing alone would give.
+
+    Differences are between fits of the same seeds: of the preset and plain fits, and of the preset
+    and plain fits that are smoothed alike.
+    """
+    found = np.array(Parallel(jobs)(delayed(_by_preset)(name, 20 + s) for s in range(n)))
+    plain, smooth, ours = found.T.tolist()
+    measure, theirs = _decoding(kept("cebra")[name])
     sign = -1 if judge.better_small(measure) else 1
-    gain, gain_ci = mean_ci((sign * (found[:, 1] - found[:, 0])).tolist())
+    gain, gain_ci = mean_ci((sign * (found[:, 2] - found[:, 0])).tolist())
+    trained, trained_ci = mean_ci((sign * (found[:, 2] - found[:, 1])).tolist())
     row = beside(ours, theirs, small=judge.better_small(measure))
     return {
-        **row, "plain": plain, "robust": ours, "gain": gain, "gain_ci": gain_ci,
+        **row, "plain": plain, "smoothed": smooth, "robust": ours, "gain": gain,
+        "gain_ci": gain_ci, "trained": trained, "trained_ci": trained_ci,
         "must": None, "passed": None, "verdict": word(gain_ci), "unit": measure,
     }  # fmt: skip
 
@@ -537,41 +557,77 @@ def movie_one(data: Path) -> tuple[Recording, NDArray[np.str_]]:
     return recording, np.array([str(r[0]) for r in file["unit_regs"].ravel()])
 
 
-def region(name: str, n: int) -> Row:
-    """Seconds of natural movie one from one region, encoder and decoder fitted in each fold."""
+def movie_one_in(name: str) -> Recording:
+    """Natural movie one as one region saw it."""
     recording, regions = movie_one(folder())
     kept_units = np.flatnonzero(regions == name)
-    recording = replace(
+    return replace(
         recording,
         activity=np.ascontiguousarray(recording.activity[:, kept_units]),
         channels=tuple(recording.channels[i] for i in kept_units),
     )
-    row = _frames(recording, n)
+
+
+def region(name: str, n: int) -> Row:
+    """Seconds of natural movie one from one region, encoder and decoder fitted in each fold."""
+    row = _frames(movie_one_in(name), n)
     above = row["ci"][0] > row["chance"]
     must = "above chance" if name == "VISp" else "not above chance"
     return {**row, "must": must, "passed": above == (name == "VISp")}
 
 
-def _frames(recording: Recording, n: int) -> Row:
-    """Accuracy within a second by encoders that have time alone, mean over seeds."""
+MOVIE = TrainConfig(
+    TimePairs((1,)), EncoderSpec("offset1-model", 32, 8), learning_rate=1e-3, n_steps=500,
+    batch_size=256,
+)  # fmt: skip
+"""Encoders that have time alone, of samples of a second."""
+
+
+def _decoded_frames(recording: Recording, config: TrainConfig) -> tuple[Problem, Predicted]:
+    """Seconds decoded from five folds of repeats, encoders trained in each."""
     assert recording.stimulus is not None
     torch.set_num_threads(1)
     problem = frame_problem(recording)
     plan = repeat_plan(recording.stimulus, recording.epochs, n_folds=5, seed=0, guard=0)
-    config = TrainConfig(
-        TimePairs((1,)), EncoderSpec("offset1-model", 32, 8), learning_rate=1e-3, n_steps=500,
-        batch_size=256,
-    )  # fmt: skip
     spans = [training_spans(plan, recording.epochs, f) for f in range(plan.n_folds)]
+    runs = train([recording], [with_spans(config, s) for s in spans], device="cpu")
+    features = [features_of(recording, plan.spans, s, r) for s, r in zip(spans, runs, strict=True)]
+    return problem, decode_folds([problem], plan, recording.epochs, lambda f: features[f])[0]
+
+
+def unseen(n: int, jobs: int) -> Row:
+    """The preset on a recording that nothing of it was chosen on: movie one in visual cortex.
+
+    Accuracy within a second, of plain encoders, with the preset, and with what of it is training
+    (its smoothing is four samples wide, which are four seconds here).
+    """
+    recording = movie_one_in("VISp")
+    robust = MOVIE.with_preset("robust")
+    kinds = {"plain": MOVIE, "trained": replace(robust, smoothing=0.0), "robust": robust}
+
+    def one(config: TrainConfig) -> float:
+        rows = scores(*_decoded_frames(recording, config))
+        return next(r.value for r in rows if (r.method, r.metric) == (EMBEDDING, "accuracy"))
+
+    asked = [replace(c, seed=seed) for c in kinds.values() for seed in range(n)]
+    found = np.reshape(Parallel(jobs)(delayed(one)(c) for c in asked), (len(kinds), n))
+    each = dict(zip(kinds, found.tolist(), strict=True))
+    value, ci = mean_ci(each["robust"])
+    gain, gain_ci = mean_ci((found[2] - found[0]).tolist())
+    trained, trained_ci = mean_ci((found[1] - found[0]).tolist())
+    return {
+        "value": value, "ci": ci, "must": None, "passed": None, "seeds": n, "unit": "accuracy",
+        "each": each, "gain": gain, "gain_ci": gain_ci, "trained": trained,
+        "trained_ci": trained_ci, "verdict": word(gain_ci),
+    }  # fmt: skip
+
+
+def _frames(recording: Recording, n: int) -> Row:
+    """Accuracy within a second by encoders that have time alone, mean over seeds."""
     values: list[tuple[float, ...]] = []
     gaps: dict[str, list[tuple[float, ...]]] = {}
     for seed in range(n):
-        configs = [with_spans(replace(config, seed=seed), s) for s in spans]
-        runs = train([recording], configs, device="cpu")
-        features = [
-            features_of(recording, plan.spans, s, r) for s, r in zip(spans, runs, strict=True)
-        ]
-        found = decode_folds([problem], plan, recording.epochs, lambda f, each=features: each[f])[0]
+        problem, found = _decoded_frames(recording, replace(MOVIE, seed=seed))
         row = next(
             r for r in scores(problem, found) if (r.method, r.metric) == (EMBEDDING, "accuracy")
         )
@@ -714,7 +770,7 @@ RECORDED: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     },
     **{
         f"robust, {t}": (3, lambda n, jobs, t=t: robust(t, n, jobs))
-        for t in (*(f"{r}, behavior" for r in RATS), *OTHERS)
+        for t in (*(f"{r}, {m}" for r in RATS for m in ("behavior", "time")), *OTHERS)
     },
     "consistency, four rats": (5, lambda n, jobs: consistency_of_rats()),
     "consistency, over rats": (3, consistency_over_rats),
@@ -725,6 +781,7 @@ RECORDED: dict[str, tuple[int, Callable[[int, int], Row]]] = {
     "synthetic, torus": (5, torus),
     "movie one, VISp": (5, lambda n, jobs: region("VISp", n)),
     "movie one, CA1": (5, lambda n, jobs: region("CA1", n)),
+    "preset, movie one, VISp": (5, unseen),
     "session of full size, cpu": (1, lambda n, jobs: whole_session("cpu")),
     "session of full size, gpu": (1, lambda n, jobs: whole_session("cuda")),
 }

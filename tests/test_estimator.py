@@ -25,6 +25,7 @@ from torch import nn
 import grevy.stack as stack
 from grevy.errors import ConfigError, DataError, DivergedError, FormatError
 from grevy.estimator import CEBRA
+from grevy.masks import Mask
 from grevy.windows import ReceptiveField
 
 RNG = np.random.default_rng()
@@ -336,11 +337,25 @@ def test_a_parameter_has_an_effect(parameters: dict[str, Any]) -> None:
     assert shapes[0] != shapes[1] or not same(plain, other)
 
 
+def test_a_preset_leaves_what_is_given_and_says_what_it_cannot_do() -> None:
+    x = data()
+    config = tiny(preset="robust", temperature=0.3).fit(x).run_.config
+    assert (config.temperature, config.smoothing) == (0.3, 4.0)
+    assert config.masks == (Mask("neurons", (0.1,)),)
+    mine = (("RandomTimestepMask", 0.2),)
+    config = tiny(preset="robust", masking_kwargs=mine).fit(x).run_.config
+    assert config.masks == (Mask("timesteps", (0.2,)),)
+    assert config.temperature == 0.5
+    with pytest.raises(ConfigError, match="preset 'robust' drops channels.*batch_size"):
+        tiny(preset="robust", batch_size=None).fit(x)
+
+
 def test_the_robust_preset_smooths_what_is_embedded_and_is_kept(tmp_path: Path) -> None:
     x, y = data(), numbers()
     plain, robust = tiny(preset="plain").fit(x, y), tiny(preset="robust").fit(x, y)
-    assert same(plain, robust)  # in their weights
-    rough, soft = plain.transform(x), robust.transform(x)
+    written_out = tiny(temperature=0.5, masking_kwargs=(("RandomNeuronMask", 0.1),)).fit(x, y)
+    assert same(written_out, robust) and not same(plain, robust)  # in their weights
+    rough, soft = written_out.transform(x), robust.transform(x)
     roughness = [np.abs(np.diff(z, axis=0)).mean() for z in (rough, soft)]
     assert roughness[1] < roughness[0] / 2
     np.testing.assert_allclose(np.linalg.norm(soft, axis=1), 1, atol=1e-5)

@@ -274,8 +274,9 @@ def run(
     temperature
         Temperatures of the loss to choose from.
     preset
-        "robust" smooths embeddings over time, by a Gaussian of 4 samples within each presentation
-        or block (plain, the default: no smoothing).
+        "robust" drops a tenth of the channels of every window in training and smooths embeddings
+        over time, by a Gaussian of 4 samples within each presentation or block (plain, the
+        default: neither).
     steps
         Training steps.
     search_steps

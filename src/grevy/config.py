@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -56,9 +56,12 @@ class Adam:
             object.__setattr__(self, name, float(getattr(self, name)))
 
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"plain": {}, "robust": {"smoothing": 4.0}}
-"""Settings of `TrainConfig` by name. Robust: what won, held out, on all recordings that were tried
-(docs/log.md)."""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "robust": {"smoothing": 4.0, "temperature": 0.5, "masks": (Mask("neurons", (0.1,)),)},
+}
+"""Settings of `TrainConfig` by name (`with_preset`). Robust: what won, held out, on all recordings
+that were tried (docs/results.md, docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,23 @@ class TrainConfig:
                 raise ConfigError(
                     f"hybrid pairs judge behavior on the first {few} latents; found {many} latents."
                 )
+
+    def with_preset(self, name: str) -> TrainConfig:
+        """The same, with a preset's value for every setting that was left at its default.
+
+        Raises
+        ------
+        ConfigError
+            If the preset drops channels, which cannot be done to all samples at once.
+        """
+        defaults = {f.name: f.default for f in fields(self)}
+        new = {k: v for k, v in PRESETS[name].items() if getattr(self, k) == defaults[k]}
+        if self.batch_size is None and "masks" in new:
+            raise ConfigError(
+                f"preset '{name}' drops channels from single windows, which training on all "
+                f"samples at once cannot; found no batch_size. Give one, or leave the preset away."
+            )
+        return replace(self, **new)
 
     @property
     def apart(self) -> bool:

@@ -103,8 +103,10 @@ class CEBRA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
     label_periods : mapping of column to period, or None
         For circular columns of the continuous labels: {0: 360.0}.
     preset : {None, "plain", "robust"}
-        "robust": embeddings are smoothed over time, by a Gaussian of 4 samples within each epoch
-        (docs/results.md says what that gains on which recordings). None: "plain", as CEBRA's.
+        "robust": temperature 0.5 and a tenth of the channels dropped from every window in
+        training, unless these are given; embeddings are smoothed over time, by a Gaussian of 4
+        samples within each epoch. docs/results.md says what that gains on which recordings, and a
+        step takes about twice as long. None: "plain", as CEBRA's.
 
     Attributes
     ----------

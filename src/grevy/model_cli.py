@@ -140,7 +140,8 @@ def fit(
     batch_size
         References a step.
     preset
-        "robust" smooths embeddings over time, by a Gaussian of 4 samples.
+        "robust" sets temperature 0.5, unless another is given, drops a tenth of the channels of
+        every window in training, and smooths embeddings over time, by a Gaussian of 4 samples.
     seed
         Every random number follows from it.
     device

@@ -138,8 +138,7 @@ def train_config(model: Any, sessions: Sessions, seed: int, n_steps: int) -> Tra
         min_temperature=model.min_temperature if learned else None,
         adam=_adam(model.optimizer_kwargs),
         masks=masks_of(model.masking_kwargs),
-        **PRESETS[model.preset or "plain"],
-    )
+    ).with_preset(model.preset or "plain")
 
 
 def pairs_of(model: Any, sessions: Sessions, latents: int) -> Pairs:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from .config import PRESETS, TrainConfig
+from .config import TrainConfig
 from .encoders import ARCHITECTURES, EncoderSpec
 from .errors import ConfigError
 from .pairs import ClassPairs, DeltaPairs, HybridPairs, LabelPairs, Pairs, TimePairs
@@ -60,7 +60,8 @@ class RunConfig:
     latents, hidden, learning_rate, temperature : tuples
         The grid; the first values are used where nothing can be chosen.
     preset : {"plain", "robust"}
-        "robust" smooths embeddings over time; see `config.PRESETS`.
+        "robust" drops a tenth of the channels of every window in training and smooths embeddings
+        over time; see `config.PRESETS`. The temperature is chosen from the grid, as always.
     batch_size, block, scale
         As in `TrainConfig`.
     steps, search_steps : int
@@ -324,8 +325,8 @@ def resolve(recording: Recording, config: RunConfig) -> tuple[TrainConfig, dict[
         seed=config.seed,
         block=config.block,
         scale=config.scale,
-        **PRESETS[config.preset],
-    )
+    ).with_preset(config.preset)
+    base = replace(base, temperature=config.temperature[0])  # of the grid, whatever the preset
     resolved = {
         "sampling rate": f"{rate:.5g} Hz",
         "window": f"{window} samples = {window / rate:.3g} s ({name})",
