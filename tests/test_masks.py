@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+import grevy.training as training
 import twins
 from grevy.config import TrainConfig
 from grevy.drawing import draw
+from grevy.draws import Purpose, keys_of, uniforms
 from grevy.encoders import EncoderSpec, initial_weights
 from grevy.errors import ConfigError
 from grevy.masks import Mask, mask_factors
@@ -137,8 +139,8 @@ def test_a_mask_and_a_share_are_drawn_for_every_step() -> None:
     assert stats.chisquare([found[-1], found[2], found[5]], expected).pvalue > 1e-4
 
 
-def test_masks_drawn_blindly_are_those_drawn_with_a_look() -> None:
-    """As on a GPU, where every mask is made and one is taken."""
+def test_of_several_masks_and_shares_one_is_taken() -> None:
+    """The one that a step's two numbers point at, for one run and for several at once."""
     rng = np.random.default_rng(8)
     for step in range(200):
         masks = [
@@ -146,13 +148,16 @@ def test_masks_drawn_blindly_are_those_drawn_with_a_look() -> None:
             for _ in range(rng.integers(1, 4))
         ]
         window, n, channels = rng.integers(2, 13, 3).tolist()
-        seen, blind = (
-            mask_factors(
-                masks, 5, 1, step, window=window, n=n, channels=channels, blind=blind
-            )
-            for blind in (False, True)
-        )  # fmt: skip
-        assert torch.equal(seen, blind), (step, masks)
+        shape = {"window": window, "n": n, "channels": channels}
+        seeds = [5, 2**63 + step, 2**40 - 1]
+        together = mask_factors(masks, keys_of(seeds), 1, step, **shape)
+        assert together.shape == (3, window, n, channels)
+        for seed, found in zip(seeds, together, strict=True):
+            which, place = uniforms(seed, Purpose.MASK + 256 * 2, torch.tensor([step]), 2)[0]
+            mask = masks[int(which * len(masks))]
+            only = Mask(mask.kind, (mask.shares[int(place * 2)],), mask.span)
+            assert torch.equal(found, factors(only, seed=seed, group=1, step=step, **shape))
+            assert torch.equal(found, mask_factors(masks, seed, 1, step, **shape))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -254,7 +259,7 @@ def test_references_positives_and_negatives_are_masked_each_on_their_own(
     seen: list[tuple[int, int]] = []
     real = module.mask_factors
 
-    def spy(masks: Any, seed: int, group: int, step: Tensor, **shape: int) -> Tensor:
+    def spy(masks: Any, seed: Tensor, group: int, step: Tensor, **shape: int) -> Tensor:
         seen.append((group, int(step)))
         return real(masks, seed, group, step, **shape)
 
@@ -264,16 +269,25 @@ def test_references_positives_and_negatives_are_masked_each_on_their_own(
     assert seen == [(group, step) for step in range(2) for group in range(4)]
 
 
-def test_masked_runs_are_the_same_alone_and_in_company() -> None:
-    """Each has the masks of its own seed."""
-    configs = [replace(QUICK, seed=s) for s in (1, 2)] + [replace(QUICK, seed=1, masks=())]
+def test_masked_runs_are_the_same_alone_and_in_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the masks of its own seed, and what dropout leaves."""
+    masked = replace(QUICK, encoder=EncoderSpec("offset5-model", 16, 3), batch_size=16)
+    dropping = replace(masked, masks=(), encoder=EncoderSpec("offset36-model-dropout", 16, 2))
+    configs = [replace(c, seed=s) for c in (masked, dropping) for s in (1, 2, 2**40)]
+    configs.append(replace(masked, seed=1, masks=()))
     rec = recording()
+    stacks: list[int] = []
+    real = training.train_stack
+    monkeypatch.setattr(
+        training, "train_stack", lambda a, s, *rest: (stacks.append(len(s)), real(a, s, *rest))[1]
+    )
     together = train([rec], configs, device="cpu")
+    assert sorted(stacks) == [1, 3, 3]
     for config, run in zip(configs, together, strict=True):
         (alone,) = train([rec], [config], device="cpu")
         assert alone.digest == run.digest
         assert np.array_equal(alone.losses, run.losses)
-    assert len({run.digest for run in together}) == 3
+    assert len({run.digest for run in together}) == 7
 
 
 def test_nothing_is_masked_when_a_recording_is_embedded() -> None:

@@ -26,11 +26,13 @@ import sys
 import numpy as np, torch
 from grevy.config import TrainConfig
 from grevy.encoders import EncoderSpec
+from grevy.masks import Mask
 from grevy.pairs import TimePairs
 from grevy.recording import make_recording
 from grevy import training
 torch.set_num_threads(1)
-architecture, hidden, batch, precision = sys.argv[1:]
+architecture, hidden, batch, precision, *share = sys.argv[1:]
+masks = tuple(Mask("neurons", (float(x),)) for x in share)
 hidden, batch = int(hidden), int(batch)
 recording = make_recording(np.random.default_rng(0).standard_normal((30000, 41)), rate_hz=30)
 told = []
@@ -38,7 +40,9 @@ before = training.predict
 training.predict = lambda *a: told.append(before(*a)) or told[-1]
 def go(hidden, batch):
     spec = EncoderSpec(architecture, hidden, 8)
-    config = TrainConfig(TimePairs((10,)), spec, batch_size=batch, n_steps=3, precision=precision)
+    config = TrainConfig(
+        TimePairs((10,)), spec, batch_size=batch, n_steps=3, precision=precision, masks=masks
+    )
     training.train([recording], [config], device="cpu")
 def peak():
     # Of this program alone: what getrusage says begins with the program that started it.
@@ -59,6 +63,8 @@ print(told[-1].total, peak() - start)
         pytest.param(("offset10-model", "128", "2048", "bfloat16"), marks=pytest.mark.slow),
         pytest.param(("offset36-model", "64", "2048", "float32"), marks=pytest.mark.slow),
         ("offset1-model", "64", "8192", "float32"),
+        ("offset10-model", "32", "2048", "float32", "0.1"),
+        pytest.param(("offset1-model", "16", "8192", "float32", "0.1"), marks=pytest.mark.slow),
     ],
 )
 def test_the_prediction_is_within_a_factor_of_two(shape: tuple[str, ...]) -> None:

@@ -62,6 +62,7 @@ def _together(recordings: list[Recording], prepared: list[Prepared]) -> list[Run
         {},
         {"distance": "euclidean", "learn_temperature": True},
         {"adam": Adam(amsgrad=True, weight_decay=0.01), "learn_temperature": True},
+        {"masks": (Mask("neurons", (0.5,)),)},
     ],
 )
 def test_a_padded_run_is_the_run_alone(n_sessions: int, more: dict[str, Any]) -> None:
@@ -98,7 +99,6 @@ def test_what_is_alike_may_be_stacked() -> None:
     [
         {"encoder": EncoderSpec("offset1-model-mse", 8, 3)},  # latents set the width of its layers
         {"encoder": EncoderSpec("offset36-model-dropout", 8, 3)},
-        {"masks": (Mask("neurons", (0.5,)),)},
         {"pairs": HybridPairs(DeltaPairs(("place",), 3), TimePairs((3,)), behavior_latents=2)},
     ],
 )

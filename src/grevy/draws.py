@@ -10,13 +10,15 @@ or not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Purpose", "integers", "normals", "permutation", "uniforms", "words"]
+__all__ = ["Purpose", "integers", "keys_of", "normals", "permutation", "uniforms", "words"]
 
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -44,15 +46,18 @@ class Purpose(IntEnum):
     CONTROL = 16
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
+Word = TypeVar("Word", int, Tensor)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Word, Word]) -> Tensor:
     """Ten rounds of Philox-4x32 on int64 tensors that hold 32-bit words.
 
     Parameters
     ----------
     counter : four int64 tensors of one broadcast shape
         The words of the counter, each in [0, 2**32).
-    key : (int, int)
-        The words of the key.
+    key : (int, int), or two int64 tensors
+        The words of the key; tensors broadcast with the counter.
 
     Returns
     -------
@@ -76,13 +81,18 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return torch.stack([x0, x1, x2, x3], dim=-1)
 
 
-def words(seed: int, purpose: int, steps: Tensor, n: int) -> Tensor:
+def keys_of(seeds: Sequence[int]) -> Tensor:
+    """The keys of several seeds, int64, shape (G, 2): `words` of all of them in one go."""
+    return torch.tensor([[seed & _MASK, (seed >> 32) & _MASK] for seed in seeds])
+
+
+def words(seed: int | Tensor, purpose: int, steps: Tensor, n: int) -> Tensor:
     """Random 32-bit words for each of some steps.
 
     Parameters
     ----------
-    seed : int
-        64 bits are used.
+    seed : int, or int64 tensor, shape (G, 2)
+        64 bits are used. Or the keys of several seeds (`keys_of`), where the steps are.
     purpose : int
         A `Purpose`, or such a value plus a multiple of 256 for a sub-stream.
     steps : int64 tensor, shape (S,)
@@ -92,18 +102,21 @@ def words(seed: int, purpose: int, steps: Tensor, n: int) -> Tensor:
 
     Returns
     -------
-    int64 tensor, shape (S, n), in [0, 2**32)
+    int64 tensor, shape (S, n), or (G, S, n) for keys, in [0, 2**32)
     """
     lanes = torch.arange(-(-n // 4), dtype=torch.int64, device=steps.device)
     step = steps.to(torch.int64)[:, None]
     zero = torch.zeros((), dtype=torch.int64, device=steps.device)
     counter = (lanes[None, :], step & _MASK, (step >> 32) & _MASK, zero + int(purpose))
-    found = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
-    return found.reshape(len(steps), 4 * len(lanes))[:, :n]
+    if isinstance(seed, Tensor):
+        found = philox(counter, (seed[:, 0, None, None], seed[:, 1, None, None]))
+    else:
+        found = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
+    return found.flatten(-2)[..., :n]
 
 
-def integers(seed: int, purpose: int, steps: Tensor, n: int, high: int | Tensor) -> Tensor:
-    """Whole numbers in [0, high), shape (S, n); bias below high / 2**32.
+def integers(seed: int | Tensor, purpose: int, steps: Tensor, n: int, high: int | Tensor) -> Tensor:
+    """Whole numbers in [0, high), shaped as `words`; bias below high / 2**32.
 
     Examples
     --------
@@ -115,8 +128,8 @@ def integers(seed: int, purpose: int, steps: Tensor, n: int, high: int | Tensor)
     return (words(seed, purpose, steps, n) * high) >> 32
 
 
-def uniforms(seed: int, purpose: int, steps: Tensor, n: int) -> Tensor:
-    """Numbers in the open interval (0, 1), float64, shape (S, n)."""
+def uniforms(seed: int | Tensor, purpose: int, steps: Tensor, n: int) -> Tensor:
+    """Numbers in the open interval (0, 1), float64, shaped as `words`."""
     return (words(seed, purpose, steps, n).to(torch.float64) + 0.5) / 2**32
 
 

@@ -79,74 +79,82 @@ def check_masks(masks: Sequence[Mask], *, window: int, channels: int) -> None:
 
 def mask_factors(
     masks: Sequence[Mask],
-    seed: int,
+    seed: int | Tensor,
     group: int,
     step: int | Tensor,
     *,
     window: int,
     n: int,
     channels: int,
-    blind: bool = False,
 ) -> Tensor:
     """Zeros and ones to multiply n windows with; a pure function of its arguments.
 
-    One of the masks is drawn for all windows, then each window is masked on its own.
+    One of the masks is drawn for all windows of a run, then each window is masked on its own. No
+    drawn number is looked at on the host, so that a step can be recorded on a GPU: every mask is
+    made and one of them taken.
 
     Parameters
     ----------
     masks : sequence of Mask
-    seed : int
+    seed : int, or int64 tensor, shape (G, 2)
+        Or the keys of G runs (`draws.keys_of`).
     group : int
         Which group of windows of the step: references, positives and negatives differ.
     step : int, or int64 tensor, shape (1,)
         Masks are drawn where the tensor is; they are the same on every device.
     window, n, channels : int
         W, n, C.
-    blind : bool
-        Look at no drawn number on the host, so that the step can be recorded on a GPU: every mask
-        is made and one of them taken. The result is the same.
 
     Returns
     -------
-    float32 tensor, shape (W, n, C)
+    float32 tensor, shape (W, n, C), or (G, W, n, C) for keys
     """
     at = torch.tensor([step]) if isinstance(step, int) else step
-    which, place = uniforms(seed, _purpose(group, 0), at, 2)[0]
+    drawn = uniforms(seed, _purpose(group, 0), at, 2)[..., 0, :, None, None, None]
+    which, place = drawn.unbind(-4)  # (G or none, 1, 1, 1) each
     shape = (window, n, channels)
-    asked = masks if blind else [masks[int(which * len(masks))]]
-    made = [_kept(mask, seed, _purpose(group, 1), at, place, shape) for mask in asked]
+    made = [_kept(mask, seed, _purpose(group, 1), at, place, shape) for mask in masks]
     kept = _pick(made, which)
-    return kept.to(torch.float32).expand(shape)
+    return kept.to(torch.float32).expand(*kept.shape[:-3], *shape)
 
 
 def _kept(
-    mask: Mask, seed: int, purpose: int, at: Tensor, place: Tensor, shape: tuple[int, int, int]
+    mask: Mask,
+    seed: int | Tensor,
+    purpose: int,
+    at: Tensor,
+    place: Tensor,
+    shape: tuple[int, int, int],
 ) -> Tensor:
-    """What one mask leaves of the windows, (W or 1, n, C or 1)."""
+    """What one mask leaves of the windows, (W or 1, n, C or 1), or so of every run."""
     window, n, channels = shape
+    runs = place.shape[:-3]
     share = _pick(mask.shares, place)
     match mask.kind:
         case "neurons":
-            return uniforms(seed, purpose, at, n * channels).reshape(1, n, channels) >= share
+            u = uniforms(seed, purpose, at, n * channels)
+            return u.reshape(*runs, 1, n, channels) >= share
         case "timesteps":
-            return uniforms(seed, purpose, at, n * window).reshape(window, n, 1) >= share
+            u = uniforms(seed, purpose, at, n * window)
+            return u.reshape(*runs, window, n, 1) >= share
         case "neuron_block":
             length = _pick([int(channels * share) for share in mask.shares], place)
-            start = integers(seed, purpose, at, n, channels - length + 1).reshape(1, n, 1)
+            most = (channels - length + 1)[..., 0, 0]
+            start = integers(seed, purpose, at, n, most[..., None]).reshape(*runs, 1, n, 1)
             channel = torch.arange(channels, device=at.device)
             return (channel < start) | (channel >= start + length)
         case "time_block":
-            count = _pick([int(window * share) for share in mask.shares], place)
-            order = uniforms(seed, purpose, at, n * window).reshape(window, n).argsort(dim=0)
-            begins = order.argsort(dim=0) < count
+            count = _pick([int(window * share) for share in mask.shares], place)[..., 0]
+            u = uniforms(seed, purpose, at, n * window).reshape(*runs, window, n)
+            begins = u.argsort(dim=-2).argsort(dim=-2) < count
             hit = begins.clone()
             for later in range(1, min(mask.span, window)):
-                hit[later:] |= begins[:-later]
+                hit[..., later:, :] |= begins[..., :-later, :]
             return ~hit[..., None]
 
 
 def _pick(options: Sequence[Any], u: Tensor) -> Tensor:
-    """One of some numbers or tensors, as likely as the others, by a uniform number u."""
+    """One of some numbers or tensors, as likely as the others, by uniform numbers u of the runs."""
     first = options[0]
     kind = torch.int64 if isinstance(first, int) else torch.float64
     made = first if isinstance(first, Tensor) else torch.full_like(u, first, dtype=kind)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .config import latent_slices
-from .encoders import EncoderSpec
+from .encoders import EncoderSpec, dropouts
 from .model import Run
 from .stack import Prepared
 
@@ -31,7 +31,7 @@ def alike(run: Prepared) -> Prepared:
     if not isinstance(spec, EncoderSpec) or run.start is not None or spec.latents > _MOST:
         return run
     inside = any("latents" in layer.width for layer in spec.layers[:-1])
-    if inside or run.config.apart or len(latent_slices(run.config)) > 1:
+    if inside or dropouts(spec) or len(latent_slices(run.config)) > 1:
         return run
     return _with_latents(run, _MOST)
 

@@ -347,7 +347,7 @@ def autocorrelation(target: Target, known: NDArray[np.bool_], epochs: Spans) -> 
     counted = known & mask_of(epochs, len(known))
     longest = int((epochs[:, 1] - epochs[:, 0]).max())
 
-    def products(z: NDArray[np.generic]) -> NDArray[np.float64]:
+    def products(z: NDArray[Any]) -> NDArray[np.float64]:
         """Sums of products of samples that are so far apart, for every lag."""
         total = np.zeros(longest)
         for a, b in epochs:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .config import Precision, TrainConfig, latent_slices
 from .drawing import SESSION, Draw, Segments, draw
-from .draws import Purpose, uniforms
+from .draws import Purpose, keys_of, uniforms
 from .encoders import EncoderSpec, dropouts, encode
 from .fused import Fused, Scaled, drawn_on, places_of
 from .kernels import KernelsFailed, compiled, kernels_for
@@ -128,9 +128,7 @@ def shape(run: Prepared) -> object:
     kind = (
         c.distance, c.learn_temperature, c.min_temperature, c.adam, c.masks, c.scale, c.precision
     )  # fmt: skip
-    # Masks and dropout are drawn with the seed of the stack, so such runs go alone.
-    alone = id(run) if c.apart else 0
-    return (c.encoder, c.n_steps, layout, slices, sizes, kind, tuple(run.frozen), done, alone)
+    return (c.encoder, c.n_steps, layout, slices, sizes, kind, tuple(run.frozen), done)
 
 
 def _draw(run: Prepared, steps: Tensor) -> Draw:
@@ -380,6 +378,7 @@ class _Program:
             config.n_steps,
             self.parameters.flat,
         )
+        self.keys = keys_of([run.config.seed for run in stack]).to(self.where)
         self.fixed = torch.tensor([run.config.temperature for run in stack]).to(self.where)
         self.ceiling = -math.log(config.min_temperature) if config.min_temperature else math.inf
         self.scaling = [_scaling(a, stack, s, self.kind) for s, a in enumerate(activity)]
@@ -645,8 +644,8 @@ def _loss(program: _Program, now: Draw, step: Tensor, temperature: Tensor) -> Te
         if config.scale != "none" and not folds:
             x = (x - scale.mean[:, None, None]) / scale.sd[:, None, None]
         if config.masks:
-            x = x * _mask(config, k, step, x)
-        kept = _kept(config, k, step, x)
+            x = x * _mask(config, program.keys, k, step, x)
+        kept = _kept(config, program.keys, k, step, x)
         parts.append(
             encode(spec, weights[group.session], x, kept=kept).reshape(runs, -1, spec.latents)
         )
@@ -690,15 +689,14 @@ def _windows(
     return (x if centre is None else x - centre[:, None, None]).to(kind)
 
 
-def _mask(config: TrainConfig, group: int, step: Tensor, x: Tensor) -> Tensor:
+def _mask(config: TrainConfig, keys: Tensor, group: int, step: Tensor, x: Tensor) -> Tensor:
     _, window, n, channels = x.shape
-    return mask_factors(
-        config.masks, config.seed, group, step, window=window, n=n, channels=channels,
-        blind=_recordable(config, x.device),
-    )  # fmt: skip
+    return mask_factors(config.masks, keys, group, step, window=window, n=n, channels=channels)
 
 
-def _kept(config: TrainConfig, group: int, step: Tensor, x: Tensor) -> list[Tensor] | None:
+def _kept(
+    config: TrainConfig, keys: Tensor, group: int, step: Tensor, x: Tensor
+) -> list[Tensor] | None:
     """What dropout leaves of every window's channels, or None without dropout."""
     places = dropouts(config.encoder)
     if not places:
@@ -706,7 +704,7 @@ def _kept(config: TrainConfig, group: int, step: Tensor, x: Tensor) -> list[Tens
     kept = []
     for i, (rate, width) in enumerate(places):
         purpose = Purpose.DROPOUT + SESSION * (group * len(places) + i)
-        u = uniforms(config.seed, purpose, step, x.shape[2] * width)
+        u = uniforms(keys, purpose, step, x.shape[2] * width)
         factor = (u >= rate).to(torch.float32) / (1 - rate)
-        kept.append(factor.reshape(1, x.shape[2], width))
+        kept.append(factor.reshape(len(keys), x.shape[2], width))
     return kept

@@ -86,9 +86,7 @@ _Turns = Mapping[int, NDArray[np.float64]]
 """By which share of its length each presentation is shifted under each null."""
 
 
-def _turns(
-    shown: NDArray[np.int64], nulls: NDArray[np.int64], seed: int, stimulus: int
-) -> _Turns:
+def _turns(shown: NDArray[np.int64], nulls: NDArray[np.int64], seed: int, stimulus: int) -> _Turns:
     def of(g: int) -> NDArray[np.float64]:
         purpose = Purpose.NULL + 256 * (1 + stimulus * 4096 + g)
         u = uniforms(seed, purpose, torch.from_numpy(nulls), 1).numpy()[:, 0]
