@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.signal import lfilter
 
+import grevy.nulls.decoder as module
 from grevy.decode import Target, error, judge, neighbours, predict, predictions, tune
 from grevy.evaluate import (
     EMBEDDING,
@@ -34,7 +35,7 @@ from grevy.nulls import (
     shifted_samples,
     time_locked,
 )
-from grevy.nulls.decoder import Decoder, Means, distances
+from grevy.nulls.decoder import Decoder, Means, distances, medians
 from grevy.nulls.exchange import exchange_names
 from grevy.recording import Label, Recording, make_recording
 from grevy.scoring import scores
@@ -310,6 +311,46 @@ def test_a_decoder_chooses_as_tune_does(which: int) -> None:
         means(numbers), predictions(plain, fit, nearest, table.ks), strict=True
     ):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: not run")
+@pytest.mark.parametrize("n_classes", [0, 4])
+def test_a_gpu_takes_means_and_medians_to_the_bit(n_classes: int) -> None:
+    rng = np.random.default_rng()
+    nearest = torch.from_numpy(rng.integers(-1, 500, (301, 100)))
+    y = torch.from_numpy(rng.standard_normal((500, 300)).astype(np.float32))
+    ks = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100)
+    pairs = zip(Means(nearest, ks)(y), Means(nearest.cuda(), ks)(y.cuda()), strict=True)
+    for here, there in pairs:
+        assert torch.equal(here, there.cpu())
+        for rows in (300, 301):
+            np.testing.assert_array_equal(medians(here[:rows]), medians(there[:rows]))
+    # Whole numbers about zero, so that products are exact, too, and neighbours the same.
+    half = rng.integers(-500, 500, (120, 5))
+    x = np.concatenate([half[:100], -half[:100], half[100:], -half[100:]]).astype(np.float32)
+    groups = np.repeat(np.arange(6), 40)
+    fit, ask = np.arange(200), np.arange(200, 240)
+    kind = Target(rng.integers(0, 4, (240, 1)), np.zeros(1), n_classes)
+    order = np.stack([rng.permutation(240) for _ in range(50)], axis=1)
+    labels = torch.from_numpy(np.asarray(kind.values, dtype=np.float64)[order])
+    each = []
+    for device in ("cpu", "cuda"):
+        found = Decoder(x, fit, ask, groups[fit], kind, device)
+        assert found.metrics == ("cosine", "euclidean")
+        found.outer, found.inner = found.outer[1:], found.inner[1:]  # no lengths, which are roots
+        y = labels.to(device)
+        each.append(found.errors(y[fit], y[ask]).cpu())
+    assert torch.equal(*each)
+
+
+def test_few_nulls_at_a_time_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = session(3, signal=0.5)
+    problem, plan, features = prepared(recording)
+    args = (problem, plan, recording.epochs, features)
+    whole = time_locked(*args, n=50, device="cpu")
+    monkeypatch.setattr(module, "_NUMBERS", 2000)
+    for a, b in zip(whole, time_locked(*args, n=50, device="cpu"), strict=True):
+        np.testing.assert_array_equal(a.null, b.null)
 
 
 def test_distances_are_those_of_the_score() -> None:

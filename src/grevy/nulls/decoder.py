@@ -23,6 +23,8 @@ __all__ = ["Decoder", "Means", "columns_of", "distances", "medians"]
 
 _AT_ONCE = {"cpu": 128, "cuda": 1024}
 """Numbers of a row that one pass serves: on a CPU they stay in its cache."""
+_NUMBERS = 2**26
+"""Of all rows together that one pass serves: 256 MB."""
 
 
 def columns_of(target: Target) -> int:
@@ -107,7 +109,8 @@ class Decoder:
     ) -> None:
         self.fit, self.ask, self.target = fit, ask, target
         self.device = choose_device(device)
-        self.at_once = max(1, _AT_ONCE[self.device.type] // columns_of(target))
+        most = min(_AT_ONCE[self.device.type], _NUMBERS // (len(fit) + len(ask)))
+        self.at_once = max(1, most // columns_of(target))
         table = judge(x[fit], groups, device=device)
         self.judged = torch.empty(0, dtype=torch.int64)
         if table is None:
