@@ -102,6 +102,24 @@ def test_methods_name_the_pairs_and_the_numbers(pairs: Pairs, says: str) -> None
         assert part in text
 
 
+def test_methods_say_what_a_preset_does() -> None:
+    session = SessionSummary("n", "f", "s", 900, 7, 1, 30.0, 0.0, 30.0, "")
+    plain = TrainConfig(encoder=EncoderSpec("offset10-model", 32, 8), batch_size=99)
+    each = [
+        " ".join(methods(session, config, {}, [], search_steps=5))
+        for config in (plain, plain.with_preset("robust"))
+    ]
+    for part, there in {
+        "the others of its step as its negatives": (True, False),
+        "99 references a step and 99 negatives, each drawn on its own, Adam": (False, True),
+        "set to zero: each channel of a window with probability 0.1.": (False, True),
+        "temperature 1,": (True, False),
+        "temperature 0.5,": (False, True),
+        "smoothed over time": (False, True),
+    }.items():
+        assert tuple(part in text for text in each) == there, part
+
+
 def test_methods_say_where_the_choice_was_made_and_what_leaks() -> None:
     session = SessionSummary("n", "f", "s", 900, 7, 1, 30.0, 0.0, 30.0, "")
     config = TrainConfig(encoder=EncoderSpec("offset10-model", 32, 8))

@@ -229,6 +229,9 @@ def _verdict(rows: Sequence[Difference], baseline: str) -> str:
 def _drawn(config: TrainConfig) -> str:
     """References and negatives of a step, and how they were drawn."""
     references = f"{config.batch_size} references a step"
+    if config.apart:  # no window serves twice, each is masked on its own
+        n = config.n_negatives or config.batch_size
+        return f"{references} and {n} negatives, each drawn on its own"
     if config.block > 1:
         drawn = f"{references}, drawn in blocks of {config.block}"
         n = config.n_negatives
@@ -238,6 +241,23 @@ def _drawn(config: TrainConfig) -> str:
     if config.n_negatives:
         return f"{references} and {config.n_negatives} negatives, each drawn on its own"
     return f"{references}, each drawn on its own, the others of its step as its negatives"
+
+
+_MASKED = {
+    "neurons": "each channel of a window with probability {share}",
+    "timesteps": "each sample of a window with probability {share}",
+    "neuron_block": "{share} of the channels of a window, neighbours",
+    "time_block": "stretches of {span} samples from {share} of a window's samples on",
+}
+
+
+def _masked(config: TrainConfig) -> str:
+    """What of a window was set to zero in training, a sentence."""
+    each = [
+        _MASKED[m.kind].format(share=" or ".join(f"{s:g}" for s in m.shares), span=m.span)
+        for m in config.masks
+    ]
+    return f" In training there was set to zero: {'; or '.join(each)}." if each else ""
 
 
 def _pair_words(pairs: Pairs, rate_hz: float) -> str:
@@ -317,6 +337,7 @@ def methods(
             if config.scale == "zscore"
             else "Channels were not scaled."
         )
+        + _masked(config)
         + (
             f" Embeddings, and what the baselines see, were smoothed over time within each "
             f"presentation or block (Gaussian, sd {config.smoothing:g} samples)."
