@@ -9,11 +9,13 @@ import pytest
 import grevy
 from grevy import cli
 from grevy.errors import ConfigError
+from grevy.masks import Mask
 from grevy.pairs import ClassPairs, DeltaPairs, HybridPairs, TimePairs
 from grevy.recording import Label, make_recording
 from grevy.settings import (
     RunConfig,
     changed,
+    grid,
     load_toml,
     read_config,
     resolve,
@@ -153,6 +155,17 @@ def test_seconds_become_samples(rate: float, name: str, offset: int) -> None:
     assert base.encoder.architecture == name
     assert base.pairs == TimePairs((offset,))
     assert f"{offset} samples" in resolved["offset"]
+
+
+def test_a_preset_leaves_the_grid_its_temperatures() -> None:
+    recording = make_recording(np.zeros((50, 2)), rate_hz=30.0)
+    for temperatures in ((1.0, 0.3), (0.2,)):
+        config = RunConfig(file="x", preset="robust", temperature=temperatures)
+        base = resolve(recording, config)[0]
+        assert (base.temperature, base.smoothing) == (temperatures[0], 4.0)
+        assert base.masks == (Mask("neurons", (0.1,)),)
+        assert grid(config)["temperature"] == temperatures
+    assert resolve(recording, RunConfig(file="x"))[0].masks == ()
 
 
 def test_labels_become_pairs_of_their_kind() -> None:
