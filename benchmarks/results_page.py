@@ -314,13 +314,15 @@ def unseen(rows: dict[str, Row]) -> str:
     each = {k: mean(v) for k, v in row["each"].items()}
     plain = rows["movie one, VISp"]
     raw = plain["value"] - plain["gaps"]["raw kNN"][0]
+    nothing = ", ".join(f"{name} {mean(v):.2f}" for name, v in row["controls"].items())
     return (
         f"All of these recordings were looked at when the preset was chosen. One was not: natural "
         f"movie one in visual cortex (below), encoders and decoders fitted in every fold. Right "
         f"within a second are {each['plain']:.2f} with plain settings, {each['trained']:.2f} with "
         f"the preset's training alone (+{row['trained']:.2f}, {between(row['trained_ci'])}, "
         f"{over('preset', row)}) and {each['robust']:.2f} with its smoothing, too. Neighbours "
-        f"among the channels themselves reach {raw:.2f} there."
+        f"among the channels themselves reach {raw:.2f} there. Where nothing can be found the "
+        f"preset finds nothing (chance {plain['chance']:.2f}): {nothing}."
     )
 
 

@@ -599,19 +599,23 @@ def unseen(n: int, jobs: int) -> Row:
     """The preset on a recording that nothing of it was chosen on: movie one in visual cortex.
 
     Accuracy within a second, of plain encoders, with the preset, and with what of it is training
-    (its smoothing is four samples wide, which are four seconds here).
+    (its smoothing is four samples wide, which are four seconds here). With the preset also where
+    nothing can be found.
     """
-    recording = movie_one_in("VISp")
-    robust = MOVIE.with_preset("robust")
+    recording, robust = movie_one_in("VISp"), MOVIE.with_preset("robust")
+    nothing = {"CA1": movie_one_in("CA1"), "seconds shuffled in every repeat": _mixed(recording)}
     kinds = {"plain": MOVIE, "trained": replace(robust, smoothing=0.0), "robust": robust}
 
-    def one(config: TrainConfig) -> float:
-        rows = scores(*_decoded_frames(recording, config))
+    def one(config: TrainConfig, seen: Recording = recording) -> float:
+        rows = scores(*_decoded_frames(seen, config))
         return next(r.value for r in rows if (r.method, r.metric) == (EMBEDDING, "accuracy"))
 
     asked = [replace(c, seed=seed) for c in kinds.values() for seed in range(n)]
     found = np.reshape(Parallel(jobs)(delayed(one)(c) for c in asked), (len(kinds), n))
     each = dict(zip(kinds, found.tolist(), strict=True))
+    controls = Parallel(jobs)(
+        delayed(one)(replace(robust, seed=seed), r) for r in nothing.values() for seed in range(n)
+    )
     value, ci = mean_ci(each["robust"])
     gain, gain_ci = mean_ci((found[2] - found[0]).tolist())
     trained, trained_ci = mean_ci((found[1] - found[0]).tolist())
@@ -619,7 +623,16 @@ def unseen(n: int, jobs: int) -> Row:
         "value": value, "ci": ci, "must": None, "passed": None, "seeds": n, "unit": "accuracy",
         "each": each, "gain": gain, "gain_ci": gain_ci, "trained": trained,
         "trained_ci": trained_ci, "verdict": word(gain_ci),
+        "controls": dict(zip(nothing, np.reshape(controls, (-1, n)).tolist(), strict=True)),
     }  # fmt: skip
+
+
+def _mixed(recording: Recording) -> Recording:
+    """The same samples, those of every epoch in an order of their own: no second can be told."""
+    rng, mixed = np.random.default_rng(0), recording.activity.copy()
+    for a, b in recording.epochs:
+        mixed[a:b] = rng.permutation(mixed[a:b])
+    return replace(recording, activity=mixed)
 
 
 def _frames(recording: Recording, n: int) -> Row:
